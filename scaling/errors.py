@@ -1,0 +1,37 @@
+"""The errors a user of this project sees: one line that says what must hold, what was got, where, and what to do.
+
+    ScalingError (ValueError)
+    |- RecordError    a run directory or one of its lines is not as the schema says
+    |- ForeignLogError  a foreign log cannot be read
+    |- ConfigError    a setting is unknown, of the wrong type or impossible
+    `- UnknownName    hardware, model, column or law that is not known; never replaced by a guess
+
+A *statistical* failure ("asymptote not identified") is not an error: it is a named result of a fit.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "ForeignLogError", "RecordError", "ScalingError", "UnknownName"]
+
+
+class ScalingError(ValueError):
+    """Base of all errors raised on purpose by this project; its message is one line fit for a user."""
+
+
+class RecordError(ScalingError):
+    """A run directory, or a line in it, is not what the records' schema says."""
+
+
+class ForeignLogError(ScalingError):
+    """A log of another tool cannot be read or lacks what is needed to place it on a compute axis."""
+
+
+class ConfigError(ScalingError):
+    """A setting is unknown, of the wrong type, or impossible in combination."""
+
+
+class UnknownName(ScalingError, KeyError):
+    """A name (hardware, model, column, law, axis) is not known. Nothing is ever guessed in its place."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""

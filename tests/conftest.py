@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of outside data: the variable SCALING_SHARED_DATA, else ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("SCALING_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"outside data not found at {folder}; set SCALING_SHARED_DATA")
+    return folder
