@@ -1,0 +1,1 @@
+"""Hydra launcher of rl-scaling: sweeps that outlive their shell."""

@@ -1,0 +1,299 @@
+"""The run directory, schema v1: the only module that knows its file names and its lines.
+
+    RUN/run.json          what the run is; replaced atomically
+    RUN/steps.jsonl       a line an optimiser step, cost as the increment since the last line; append-only
+    RUN/evals.jsonl       a line an evaluation, cost cumulative, per-item success counts; append-only
+    RUN/checkpoints/      of the trainer
+    RUN/lock              held by the process that writes
+
+Lines are flushed one by one. A torn last line (a kill in the middle of a write) is tolerated and reported; so is any
+foreign line. Nothing written is ever rewritten, except ``run.json``, by rename.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scaling.cost import COST_FIELDS
+from scaling.errors import RecordError
+
+__all__ = ["EVALS", "RUN", "STEPS", "Appender", "RunRecord", "Skipped", "is_run", "read_lines", "read_run", "write_run"]
+
+SCHEMA_VERSION = 1
+RUN, STEPS, EVALS, LOCK, CHECKPOINTS = "run.json", "steps.jsonl", "evals.jsonl", "lock", "checkpoints"
+
+CONFIDENCE = ("measured", "derived", "assumed")
+STAGES = ("pretrain", "midtrain", "sft", "rl")
+ENDS = ("finished", "budget", "interrupted", "failed", "running")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A line that was not read, and why: reported, never dropped in silence."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """`run.json`. Every field is plain JSON; see docs/records.md for each key.
+
+    Attributes:
+        run_id: hash of all that affects the weights (seeds in; budget, cluster, tracking, evaluation out).
+        recipe_hash: the same less model, seeds and accelerator.
+        base_hash: hash of the pretraining, or of the public model's name and revision.
+        config: the resolved configuration.
+        model: name, revision, dtype, and the shape as `ModelShape` fields.
+        accelerator: device name as `scaling.hardware` knows it, or ``cpu``.
+        devices: devices allocated, trainer and rollout server together [1].
+        shared: whether several runs share the device at once; then hours are not fitted.
+        stages: the chain of stages so far (pretrain, midtrain, sft, rl), each with its cost and source.
+        init_from: run id of the parent run, or None.
+        segments: one entry a process that worked on the run: start, end, host, cause of end, git commit, versions,
+            ``resumed_from`` step, start-up seconds.
+        confidence: how the cost was obtained: measured, derived or assumed.
+        provenance: which trainer or importer wrote the run, its source and semantics.
+        benchmarks: settings of each benchmark: items, k, temperature, length, guess rate.
+    """
+
+    run_id: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    recipe_hash: str = ""
+    base_hash: str = ""
+    name: str = ""
+    sweep: str = ""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    accelerator: str = "cpu"
+    devices: int = 1
+    shared: bool = False
+    stages: tuple[Mapping[str, Any], ...] = ()
+    init_from: str | None = None
+    segments: tuple[Mapping[str, Any], ...] = ()
+    confidence: str = "measured"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    benchmarks: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "running"
+    schema_version: int = SCHEMA_VERSION
+
+    def pretraining(self) -> Mapping[str, Any] | None:
+        """The pretraining stage, or None where its cost is not known."""
+        return next((stage for stage in self.stages if stage.get("stage") == "pretrain"), None)
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is a run directory (it has a run.json)."""
+    return (path / RUN).is_file()
+
+
+def dump_line(row: Mapping[str, Any]) -> str:
+    """One strict JSON line; NaN and infinities become null (JSON has no word for them)."""
+    return json.dumps(_finite(row), separators=(",", ":"), allow_nan=False)
+
+
+def write_run(path: Path, record: RunRecord) -> None:
+    """Replace ``run.json`` atomically: a reader sees the old or the new one, never a half."""
+    path.mkdir(parents=True, exist_ok=True)
+    target = path / RUN
+    tmp = path / f".{RUN}.{os.getpid()}.tmp"
+    body = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    try:
+        with tmp.open("w", encoding="utf-8") as f:
+            json.dump(_finite(body), f, indent=1, allow_nan=False)
+            f.write("\n")
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(tmp, target)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        raise RecordError(f"cannot write {target}: {error.strerror}; free space or fix permissions, then rerun") from error
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read ``run.json``; unknown keys are kept out with an error only if the schema version is not ours.
+
+    Raises:
+        RecordError: the file is missing, is not JSON, or has another schema version.
+    """
+    target = path / RUN
+    try:
+        body = json.loads(target.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecordError(f"{path} must be a run directory with {RUN}, it has none") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{target} must be JSON: {error}; restore it from the tracker or remove the run") from error
+    if not isinstance(body, dict) or not isinstance(body.get("run_id"), str):
+        raise RecordError(f"{target} must be an object with a text 'run_id'")
+    if body.get("schema_version") != SCHEMA_VERSION:
+        raise RecordError(
+            f"{target} must have schema_version {SCHEMA_VERSION}, got {body.get('schema_version')!r}: another version of rl-scaling wrote it"
+        )
+    known = {k: v for k, v in body.items() if k in RunRecord.__dataclass_fields__}
+    for key in ("stages", "segments"):
+        known[key] = tuple(known.get(key) or ())
+    return RunRecord(**known)
+
+
+class Appender:
+    """Appends JSON lines to one file, each flushed, healing a torn last line of an earlier process first.
+
+    A full disk raises `RecordError`: what was written before stays, and the next open ends the torn line with a newline.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "steps.jsonl"
+        >>> with Appender(path) as out:
+        ...     out.write({"step": 1})
+        >>> [row for row, _ in read_lines(path)[0]]
+        [{'step': 1}]
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = path.open("ab")
+            if path.stat().st_size and not _ends_with_newline(path):
+                self._file.write(b"\n")  # the torn line stays as evidence, on a line of its own
+                self._file.flush()
+        except OSError as error:
+            raise RecordError(f"cannot write {path}: {error.strerror}; free space or fix permissions") from error
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one line and flush it to the operating system."""
+        data = (dump_line(row) + "\n").encode()
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {self.path}: {error.strerror}; all earlier lines are kept: free space, then rerun to resume"
+            ) from error
+
+    def sync(self) -> None:
+        """Force what was written to the disk (used with checkpoints)."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._file.close()
+        except OSError:  # a full disk may refuse the last flush again; write() has already raised for it
+            pass
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_lines(path: Path) -> tuple[list[tuple[dict[str, Any], int]], list[Skipped]]:
+    """All good lines of a JSONL record with their numbers, and what was skipped and why.
+
+    A missing file is an empty record. A torn last line, a line that is not a JSON object: skipped and reported.
+    """
+    rows: list[tuple[dict[str, Any], int]] = []
+    skipped: list[Skipped] = []
+    for number, raw, last in _lines(path):
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            skipped.append(Skipped(path.name, number, "torn last line" if last else "not JSON"))
+            continue
+        if not isinstance(row, dict):
+            skipped.append(Skipped(path.name, number, f"must be a JSON object, got {type(row).__name__}"))
+            continue
+        rows.append((row, number))
+    return rows, skipped
+
+
+def check_step(row: Mapping[str, Any]) -> str | None:
+    """Why a line of steps.jsonl is not valid, or None."""
+    reason = _check_common(row)
+    if reason:
+        return reason
+    if not isinstance(row.get("metrics", {}), dict):
+        return "'metrics' must be an object"
+    return None
+
+
+def check_eval(row: Mapping[str, Any]) -> str | None:
+    """Why a line of evals.jsonl is not valid, or None."""
+    reason = _check_common(row)
+    if reason:
+        return reason
+    if not isinstance(row.get("benchmark"), str) or not row["benchmark"]:
+        return "'benchmark' must be a non-empty text"
+    counts, k = row.get("successes"), row.get("k")
+    if counts is not None:
+        if not isinstance(k, int) or k < 1:
+            return f"'k' must be an integer >= 1 beside 'successes', got {k!r}"
+        if not isinstance(counts, list) or not all(isinstance(c, (int, float)) and 0 <= c <= k for c in counts):
+            return f"'successes' must be a list of counts in 0..k={k}"
+    elif not isinstance(row.get("score"), (int, float)):
+        return "needs 'successes' with 'k', or a number 'score' where counts are not known"
+    return None
+
+
+def _check_common(row: Mapping[str, Any]) -> str | None:
+    if not isinstance(row.get("step"), int) or isinstance(row.get("step"), bool) or row["step"] < 0:
+        return f"'step' must be an integer >= 0, got {row.get('step')!r}"
+    if not isinstance(row.get("segment", 0), int):
+        return f"'segment' must be an integer, got {row.get('segment')!r}"
+    cost = row.get("cost", {})
+    if not isinstance(cost, dict):
+        return "'cost' must be an object"
+    for key, value in cost.items():
+        if key not in COST_FIELDS:
+            return f"cost field {key!r} is not known"
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            return f"cost field {key!r} must be a finite number >= 0, got {value!r}"
+    return None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    if not path.is_file():
+        return
+    with path.open("rb") as f:
+        number, previous = 0, None
+        for raw in f:
+            if previous is not None:
+                yield number, previous, False
+            number, previous = number + 1, raw
+        if previous is not None:
+            yield number, previous, not previous.endswith(b"\n")
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as f:
+        f.seek(-1, os.SEEK_END)
+        return f.read(1) == b"\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        return [_finite(v) for v in value]
+    if hasattr(value, "item"):  # numpy scalars
+        return _finite(value.item())
+    if isinstance(value, Path):
+        return str(value)
+    return value

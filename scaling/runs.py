@@ -1,0 +1,348 @@
+"""`load_runs` -> `RunTable`: three tidy tables of any number of runs, cost summed over restarts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaling import records
+from scaling.cost import COST_FIELDS, ComputeCost
+from scaling.curve import Curve, check_axis
+from scaling.errors import RecordError, ScalingError, UnknownName
+from scaling.metrics import pass_at_k, sampling_error
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RunTable", "load_runs"]
+
+AXIS_COLUMNS = ("gpu_hours", "total_flops", "tokens", "rollouts", "pretraining_flops_ratio", "pretraining_gpu_hours_ratio")
+
+
+@dataclass(frozen=True, eq=False)
+class RunTable:
+    """Runs, their steps and their evaluations as three tidy pandas tables.
+
+    Attributes:
+        runs: one row a run: ``run_id``, ``name``, ``model``, ``params``, ``recipe_hash``, ``base_hash``, ``accelerator``,
+            ``devices``, ``shared``, ``pretraining_flops`` [FLOP], ``pretraining_gpu_hours`` [GPU h], ``gpu_hours`` [GPU h]
+            (laws are fitted against it), ``gpu_hours_paid`` [GPU h] (the bill), ``redone_gpu_hours`` [GPU h],
+            ``total_flops`` [FLOP], ``tokens`` [token], ``rollouts``, ``steps``, ``segments``, ``confidence``, ``path``.
+        steps: one row an optimiser step (the newest where it was redone): ``run_id``, ``step``, ``segment``, the
+            increments of cost by their names in `ComputeCost` plus ``gpu_seconds`` (without evaluation), the metrics
+            (``reward``, ``completion_length``, ...), and the cumulative axes ``cumulative_<axis>``.
+        evals: one row an evaluation: ``run_id``, ``step``, ``benchmark``, ``decoding``, ``temperature``, ``k``,
+            ``n_items``, ``successes`` (per item), ``pass@1``, ``stderr``, ``completion_length``, ``truncation_rate``, and
+            the cumulative axes by their names.
+        skipped: lines that were not read, and why.
+    """
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    evals: pd.DataFrame
+    skipped: tuple[records.Skipped, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        lost = f", {len(self.skipped)} lines skipped (see .skipped)" if self.skipped else ""
+        return f"RunTable({len(self.runs)} runs, {len(self.steps)} steps, {len(self.evals)} evaluations{lost})"
+
+    def select(self, run_ids: Iterable[str]) -> RunTable:
+        """The table of the named runs only."""
+        keep = set(run_ids)
+        return RunTable(
+            runs=self.runs[self.runs["run_id"].isin(keep)].reset_index(drop=True),
+            steps=self.steps[self.steps["run_id"].isin(keep)].reset_index(drop=True),
+            evals=self.evals[self.evals["run_id"].isin(keep)].reset_index(drop=True),
+            skipped=self.skipped,
+        )
+
+    def curves(
+        self,
+        *,
+        benchmark: str | None = None,
+        metric: str = "pass@1",
+        axis: str = "gpu_hours",
+        by: str | Sequence[str] | None = None,
+        decoding: str = "sampled",
+    ) -> dict[str, list[Curve]]:
+        """Curves of a held-out benchmark, grouped.
+
+        Args:
+            benchmark: which benchmark; may be left out when there is one only.
+            metric: ``pass@1``, ``pass@k`` (unbiased, k up to the samples taken), ``completion_length``,
+                ``truncation_rate``, or a metric of the steps table such as ``reward``.
+            axis: one of `scaling.curve.AXES`; a run that lacks it raises, it is never replaced by another.
+            by: column(s) of ``runs`` whose values name the groups; each run alone by default.
+            decoding: ``sampled`` or ``greedy``.
+
+        Returns:
+            group name -> curves, one a run (seeds of one law, when ``by`` is the recipe and size).
+
+        Raises:
+            UnknownName: no such benchmark, metric, axis or column.
+            ScalingError: the axis is not known for a run, or its hours were metered on a shared device.
+
+        Example:
+            >>> table = load_runs("runs/demo")  # doctest: +SKIP
+            >>> table.curves(axis="total_flops", by="model")  # doctest: +SKIP
+        """
+        check_axis(axis)
+        columns = [by] if isinstance(by, str) else list(by or ["run_id"])
+        for column in columns:
+            if column not in self.runs.columns:
+                raise UnknownName(f"by must be a column of runs ({', '.join(self.runs.columns)}), got {column!r}")
+        self._check_axis_usable(axis)
+        if metric in self.steps.columns and not metric.startswith("pass@"):
+            return self._step_curves(metric, axis, columns)
+        evals = self._pick(benchmark, decoding)
+        groups: dict[str, list[Curve]] = {}
+        by_run = dict(list(evals.groupby("run_id", sort=False)))
+        for row in self.runs.to_dict("records"):
+            part = by_run.get(row["run_id"])
+            if part is None:
+                continue
+            name = " ".join(str(row[c]) for c in columns)
+            groups.setdefault(name, []).append(_eval_curve(part, row, metric=metric, axis=axis))
+        return groups
+
+    def _pick(self, benchmark: str | None, decoding: str) -> pd.DataFrame:
+        names = sorted(self.evals["benchmark"].unique()) if len(self.evals) else []
+        if benchmark is None:
+            if len(names) != 1:
+                raise UnknownName(f"benchmark must be named, there are {len(names)}: {', '.join(names) or 'none'}")
+            benchmark = names[0]
+        if benchmark not in names:
+            raise UnknownName(f"benchmark must be one of {', '.join(names) or '(none recorded)'}, got {benchmark!r}")
+        part = self.evals[(self.evals["benchmark"] == benchmark) & (self.evals["decoding"] == decoding)]
+        if part.empty:
+            known = sorted(self.evals.loc[self.evals["benchmark"] == benchmark, "decoding"].unique())
+            raise UnknownName(f"decoding of {benchmark} must be one of {', '.join(known)}, got {decoding!r}")
+        return part
+
+    def _check_axis_usable(self, axis: str) -> None:
+        if axis in ("gpu_hours", "pretraining_gpu_hours_ratio") and len(self.runs) and self.runs["shared"].any():
+            shared = self.runs.loc[self.runs["shared"], "run_id"]
+            raise ScalingError(
+                f"GPU-hours cannot be an axis: {len(shared)} run(s), first {shared.iloc[0]}, shared their device with other "
+                "runs, so their hours are noise; use axis='total_flops'"
+            )
+
+    def _step_curves(self, metric: str, axis: str, columns: list[str]) -> dict[str, list[Curve]]:
+        groups: dict[str, list[Curve]] = {}
+        by_run = dict(list(self.steps.groupby("run_id", sort=False)))
+        for row in self.runs.to_dict("records"):
+            part = by_run.get(row["run_id"])
+            if part is None:
+                continue
+            part = part[part[metric].notna()]
+            if part.empty:
+                continue
+            column = "step" if axis == "step" else f"cumulative_{axis}"
+            x = _axis_values(part[column].to_numpy(float), axis, row)
+            curve = Curve(
+                compute=x, performance=part[metric].to_numpy(float), axis=axis, metric=metric, run_id=row["run_id"],
+                labels=_labels(row),
+            )  # fmt: skip
+            groups.setdefault(" ".join(str(row[c]) for c in columns), []).append(curve)
+        return groups
+
+
+def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) -> RunTable:
+    """Load run directories into a `RunTable`.
+
+    Args:
+        path: a run directory, a folder that holds some at any depth, or several of these.
+        strict: raise on the first bad line instead of counting it in ``RunTable.skipped``.
+
+    Returns:
+        The runs found, sorted by path.
+
+    Raises:
+        RecordError: no run directory is found, a run.json cannot be read, or (strict) a line is bad.
+
+    Example:
+        >>> load_runs("runs/demo")  # doctest: +SKIP
+        RunTable(3 runs, 360 steps, 72 evaluations)
+    """
+    import pandas as pd
+
+    paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
+    found = [run for p in paths for run in find_runs(p)]
+    if not found:
+        raise RecordError(f"no run directory (a folder with run.json) under {', '.join(map(str, paths)) or 'no path'}")
+    runs, steps, evals, skipped, seen = [], [], [], [], {}
+    for run_path in found:
+        row, step_rows, eval_rows, bad = _load_one(run_path)
+        if row["run_id"] in seen:
+            raise RecordError(f"run id {row['run_id']} is in {seen[row['run_id']]} and in {run_path}: load one of them")
+        seen[row["run_id"]] = run_path
+        if strict and bad:
+            raise RecordError(f"{run_path}: {bad[0]}")
+        runs.append(row)
+        steps.extend(step_rows)
+        evals.extend(eval_rows)
+        skipped.extend(bad)
+    return RunTable(
+        runs=pd.DataFrame(runs),
+        steps=pd.DataFrame(steps, columns=None if steps else ["run_id", "step", "segment", "gpu_seconds", *COST_FIELDS]),
+        evals=pd.DataFrame(evals, columns=None if evals else ["run_id", "step", "benchmark", "decoding", "pass@1"]),
+        skipped=tuple(skipped),
+    )
+
+
+def find_runs(path: Path) -> list[Path]:
+    """Run directories at or below ``path``, sorted; a run directory is not searched further."""
+    if not path.exists():
+        raise RecordError(f"{path} must exist")
+    if records.is_run(path):
+        return [path]
+    out: list[Path] = []
+    for child in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        out.extend(find_runs(child))
+    return out
+
+
+def _load_one(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], list[records.Skipped]]:
+    record = records.read_run(path)
+    step_lines, bad_steps = records.read_lines(path / records.STEPS)
+    eval_lines, bad_evals = records.read_lines(path / records.EVALS)
+    bad = [*bad_steps, *bad_evals]
+    resumed = {i: s.get("resumed_from") for i, s in enumerate(record.segments)}
+    # the last step of each segment that was kept: later segments restart from their checkpoint
+    kept_until = {
+        i: min((r for j, r in resumed.items() if j > i and r is not None), default=math.inf) for i in range(len(resumed) + 1)
+    }
+    costs: dict[tuple[int, int], dict[str, float]] = {}
+    metrics: dict[tuple[int, int], dict[str, Any]] = {}
+    redone = ComputeCost()
+    for row, number in step_lines:
+        reason = records.check_step(row)
+        if reason:
+            bad.append(records.Skipped(records.STEPS, number, reason))
+            continue
+        segment, step = row.get("segment", 0), row["step"]
+        if step > kept_until.get(segment, math.inf):
+            redone = redone + ComputeCost(**row.get("cost", {}))
+            continue
+        total = costs.setdefault((step, segment), {})
+        for key, value in row.get("cost", {}).items():
+            total[key] = total.get(key, 0) + value
+        metrics.setdefault((step, segment), {}).update(row.get("metrics", {}))
+    pre = record.pretraining() or {}
+    pre_flops, pre_hours = pre.get("flops"), pre.get("gpu_hours")
+    steps, total = [], ComputeCost()
+    for key in sorted(costs):
+        cost = ComputeCost(**costs[key])
+        total = total + cost
+        if not metrics[key]:  # a line of pure cost (start-up, evaluation after the last step) is no step of its own
+            if key[0] == 0 or any((key[0], s) in metrics and metrics[key[0], s] for s in range(key[1] + 1)):
+                continue
+        row = {"run_id": record.run_id, "step": key[0], "segment": key[1]}
+        row |= {name: getattr(cost, name) for name in COST_FIELDS} | {"gpu_seconds": cost.gpu_seconds}
+        row |= {f"cumulative_{a}": v for a, v in _axes(total, pre_flops, pre_hours).items()}
+        steps.append(row | metrics[key])
+    evals: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row, number in eval_lines:
+        reason = records.check_eval(row)
+        if reason:
+            bad.append(records.Skipped(records.EVALS, number, reason))
+            continue
+        if row["step"] > kept_until.get(row.get("segment", 0), math.inf):
+            continue  # its step was redone from an earlier checkpoint and evaluated again
+        out = _eval_row(record.run_id, row, pre_flops, pre_hours)
+        evals[out["benchmark"], out["decoding"], out["k"], out["temperature"], out["step"]] = out  # newest wins
+    run = {
+        "run_id": record.run_id, "name": record.name or path.name, "sweep": record.sweep,
+        "model": record.model.get("name", ""), "params": record.model.get("params", math.nan),
+        "recipe_hash": record.recipe_hash, "base_hash": record.base_hash,
+        "seed": (record.config.get("seed") if isinstance(record.config, dict) else None),
+        "accelerator": record.accelerator, "devices": record.devices, "shared": bool(record.shared),
+        "pretraining_flops": math.nan if pre_flops is None else pre_flops,
+        "pretraining_gpu_hours": math.nan if pre_hours is None else pre_hours,
+        "pretraining_tokens": pre.get("tokens", math.nan), "pretraining_loss": pre.get("loss", math.nan),
+        "pretraining_source": pre.get("source", ""),
+        "gpu_hours": total.gpu_hours, "gpu_hours_paid": total.gpu_hours_paid + redone.gpu_hours_paid,
+        "redone_gpu_hours": redone.gpu_hours_paid,
+        "total_flops": total.total_flops, "tokens": total.tokens, "rollouts": total.rollouts,
+        "steps": max((r["step"] for r in steps), default=0), "segments": len(record.segments),
+        "status": record.status, "confidence": record.confidence,
+        "trainer": record.provenance.get("trainer", ""), "path": str(path),
+    }  # fmt: skip
+    run |= {f"total_{name}": getattr(total, name) for name in COST_FIELDS if name.endswith("flops")}
+    return run, steps, list(evals.values()), bad
+
+
+def _axes(cost: ComputeCost, pre_flops: float | None, pre_hours: float | None) -> dict[str, float]:
+    return {
+        "gpu_hours": cost.gpu_hours,
+        "total_flops": cost.total_flops,
+        "tokens": cost.tokens,
+        "rollouts": cost.rollouts,
+        "pretraining_flops_ratio": cost.total_flops / pre_flops if pre_flops else math.nan,
+        "pretraining_gpu_hours_ratio": cost.gpu_hours / pre_hours if pre_hours else math.nan,
+    }
+
+
+def _eval_row(run_id: str, row: dict[str, Any], pre_flops: float | None, pre_hours: float | None) -> dict[str, Any]:
+    sampling = row.get("sampling") or {}
+    counts, k = row.get("successes"), row.get("k")
+    cost = ComputeCost(**row.get("cost", {}))
+    out: dict[str, Any] = {
+        "run_id": run_id, "step": row["step"], "segment": row.get("segment", 0), "benchmark": row["benchmark"],
+        "decoding": sampling.get("decoding", "sampled"), "temperature": sampling.get("temperature"),
+        "k": k, "n_items": len(counts) if counts is not None else row.get("n_items"),
+        "successes": counts,
+        "completion_length": row.get("completion_length", math.nan), "truncation_rate": row.get("truncation_rate", math.nan),
+    }  # fmt: skip
+    if counts is not None and k:
+        out["pass@1"] = float(np.mean(counts)) / k if counts else math.nan
+        out["stderr"] = sampling_error(counts, k)
+    else:
+        out["pass@1"], out["stderr"] = row.get("score", math.nan), row.get("stderr", math.nan)
+    return out | _axes(cost, pre_flops, pre_hours)
+
+
+def _eval_curve(part: pd.DataFrame, run: dict[str, Any], *, metric: str, axis: str) -> Curve:
+    part = part.sort_values("step", kind="stable")
+    x = part["step"].to_numpy(float) if axis == "step" else part[axis].to_numpy(float)
+    x = _axis_values(x, axis, run)
+    k = int(part["k"].iloc[0]) if part["k"].notna().all() else None
+    counts = None
+    if k and part["successes"].notna().all() and part["k"].nunique() == 1 and part["n_items"].nunique() == 1:
+        counts = np.array(part["successes"].tolist(), dtype=float)
+    stderr: np.ndarray | None = None
+    if metric == "pass@1":
+        y, stderr = part["pass@1"].to_numpy(float), part["stderr"].to_numpy(float)
+    elif metric.startswith("pass@") and metric[5:].isdigit():
+        if counts is None or k is None:
+            raise ScalingError(f"{metric} needs per-item success counts with one k throughout; run {run['run_id']} has none")
+        y = np.array([pass_at_k(row, k, int(metric[5:])).mean() for row in counts])
+        counts = None  # they are counts of pass@1
+    elif metric in part.columns:
+        y, counts = part[metric].to_numpy(float), None
+    else:
+        raise UnknownName(f"metric must be pass@1, pass@k, completion_length, truncation_rate or a column of steps, got {metric!r}")
+    if stderr is not None and not np.all(np.isfinite(stderr)):
+        stderr = None
+    return Curve(
+        compute=x, performance=y, stderr=stderr, axis=axis, metric=metric, run_id=run["run_id"], successes=counts,
+        samples_per_item=k if counts is not None else None, labels=_labels(run),
+    )  # fmt: skip
+
+
+def _axis_values(x: np.ndarray, axis: str, run: dict[str, Any]) -> np.ndarray:
+    if np.isnan(x).any():
+        what = "pretraining cost" if axis.startswith("pretraining") else f"cost for axis {axis}"
+        raise ScalingError(
+            f"run {run['run_id']} has no {what}: record it in run.json (stages), or use another axis such as total_flops"
+        )
+    return x
+
+
+def _labels(run: dict[str, Any]) -> dict[str, Any]:
+    return {key: run[key] for key in ("model", "params", "recipe_hash", "seed", "confidence", "accelerator", "trainer")}
