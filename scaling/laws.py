@@ -1,0 +1,427 @@
+"""Functional forms of performance against compute: frozen dataclasses that evaluate and invert themselves.
+
+Every law is *separable*: given its non-linear parameters it is linear in the rest, which is what the solver
+(`scaling.fitting.solver`) and the posterior (`scaling.fitting.posterior`) are built on. A new law is a frozen dataclass with
+`evaluate`, `solve` and the four class methods of the search (`search_box`, `basis`, `tangent`, `decode`), registered by
+adding it to `LAWS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scaling.errors import ScalingError, UnknownName
+
+__all__ = ["LAWS", "Constant", "Law", "LinearLog", "LogLinear", "Power", "Sigmoid", "law_named"]
+
+Array = NDArray[np.float64]
+FAR = 1e4  # stands for |ln C| = infinity (compute 0) in the search, so that no inf * 0 arises
+
+
+class Law:
+    """What all laws share. Instances hold one set of parameters; the class methods work on many at once.
+
+    Attributes:
+        name: the key in `LAWS` and in ``fit(..., law=name)``.
+        saturating: whether the law has an asymptote.
+        nonlinear: names of the parameters that are searched.
+        linear: names of the coefficients of `basis`, solved in closed form.
+        bounds: parameter -> (low, high) within which fits look.
+        starts_at_zero: whether the law is finite at zero compute.
+        seed_spread: parameter -> typical seed-to-seed standard deviation, the scale of its prior when several seeds are fitted.
+    """
+
+    name: ClassVar[str]
+    saturating: ClassVar[bool] = False
+    nonlinear: ClassVar[tuple[str, ...]] = ()
+    linear: ClassVar[tuple[str, ...]] = ()
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {}
+    starts_at_zero: ClassVar[bool] = False
+    seed_spread: ClassVar[dict[str, float]] = {}
+
+    def __call__(self, compute: ArrayLike) -> Array:
+        """Performance at ``compute``, shape of ``compute``."""
+        c = np.asarray(compute, dtype=float)
+        if np.any(c < 0) or np.any(np.isnan(c)):
+            raise ScalingError(f"compute must be >= 0 to evaluate a law, got {np.min(c):g}")
+        return np.asarray(self.evaluate(c, **self.parameters))
+
+    def invert(self, score: float) -> float:
+        """Compute at which the law first reaches ``score``; ``inf`` if it never does, 0 if it starts above."""
+        return float(self.solve(np.asarray(float(score)), **self.parameters))
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Parameter name -> value."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def parameter_names(cls) -> tuple[str, ...]:
+        """Names of all parameters in the order of the constructor."""
+        return tuple(f.name for f in fields(cls))  # type: ignore[arg-type]
+
+    # ---- to be given by each law -------------------------------------------------------------------------------------
+    @staticmethod
+    def evaluate(compute: Array, **parameters: Any) -> Array:
+        """Performance for broadcast ``compute`` and parameters."""
+        raise NotImplementedError
+
+    @staticmethod
+    def solve(score: Array, **parameters: Any) -> Array:
+        """Compute for broadcast ``score`` and parameters."""
+        raise NotImplementedError
+
+    @classmethod
+    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
+        """(low, high) of each search coordinate, for centred log compute ``x``."""
+        return ()
+
+    @classmethod
+    def basis(cls, x: Array, u: Array) -> Array:
+        """Columns of the linear part, shape ``(g, len(linear), n)``, for search coordinates ``u`` of shape ``(g, q)``."""
+        raise NotImplementedError
+
+    @classmethod
+    def offset(cls, x: Array, u: Array) -> float:
+        """The part of the law without a coefficient."""
+        return 0.0
+
+    @classmethod
+    def tangent(cls, x: Array, u: Array) -> Array:
+        """d law / d u at amplitude 1, shape ``(g, q, n)``; multiply by `amplitude`."""
+        return np.zeros((len(u), 0, x.size))
+
+    @classmethod
+    def amplitude(cls, coefficients: Array) -> Array:
+        """The factor of `tangent`, from coefficients of shape ``(..., len(linear))``."""
+        return np.ones(coefficients.shape[:-1])
+
+    @classmethod
+    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+        """Parameters from search coordinates and coefficients; ``x = ln C - x_ref``."""
+        raise NotImplementedError
+
+
+def _expit(z: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-np.clip(z, -500.0, 500.0)))
+
+
+def _log(compute: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(compute)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Law):
+    """R(C) = R_0 + (A - R_0) / (1 + (C_mid / C)^B), arXiv:2510.13786 eq. 1.
+
+    Attributes:
+        asymptote: A, performance at infinite compute, in [0, 1] for accuracies.
+        efficiency_exponent: B > 0, steepness in log compute.
+        c_mid: C_mid > 0, compute at half of the gain, unit of the axis.
+        r_0: R_0, performance before training.
+
+    Example:
+        >>> law = Sigmoid(asymptote=0.61, efficiency_exponent=1.92, c_mid=2542.0, r_0=0.25)
+        >>> round(float(law(2542.0)), 3)
+        0.43
+        >>> round(law.invert(0.43), 1)
+        2542.0
+        >>> law.invert(0.7)
+        inf
+    """
+
+    asymptote: float
+    efficiency_exponent: float
+    c_mid: float
+    r_0: float
+
+    name: ClassVar[str] = "sigmoid"
+    saturating: ClassVar[bool] = True
+    nonlinear: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "c_mid")
+    linear: ClassVar[tuple[str, ...]] = ("asymptote", "r_0")
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {
+        "asymptote": (0.0, 1.0),
+        "r_0": (0.0, 1.0),
+        "efficiency_exponent": (0.05, 10.0),
+        "c_mid": (0.0, np.inf),
+    }
+    starts_at_zero: ClassVar[bool] = True
+    seed_spread: ClassVar[dict[str, float]] = {
+        "asymptote": 0.015,
+        "efficiency_exponent": 0.15,
+        "c_mid": 0.15,
+        "r_0": 0.01,
+    }
+
+    @staticmethod
+    def evaluate(
+        compute: Array, *, asymptote: Any, efficiency_exponent: Any, c_mid: Any, r_0: Any
+    ) -> Array:
+        return r_0 + (asymptote - r_0) * _expit(efficiency_exponent * (_log(compute) - np.log(c_mid)))
+
+    @staticmethod
+    def solve(score: Array, *, asymptote: Any, efficiency_exponent: Any, c_mid: Any, r_0: Any) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            c = np.exp(np.log(c_mid) + np.log((score - r_0) / (asymptote - score)) / efficiency_exponent)
+        return np.where(score <= r_0, 0.0, np.where(score >= asymptote, np.inf, c))
+
+    @classmethod
+    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
+        x = x[x > -FAR]
+        low, high = cls.bounds["efficiency_exponent"]
+        return (np.log(low), np.log(high)), (float(x.min()) - 4.0, float(x.max()) + 6.0)
+
+    @classmethod
+    def basis(cls, x: Array, u: Array) -> Array:
+        s = _expit(np.exp(u[:, :1]) * (x - u[:, 1:]))
+        return np.stack([s, 1.0 - s], axis=1)
+
+    @classmethod
+    def tangent(cls, x: Array, u: Array) -> Array:
+        b = np.exp(u[:, :1])
+        z = b * (x - u[:, 1:])
+        s = _expit(z)
+        ds = s * (1.0 - s)
+        return np.stack([ds * z, -ds * b], axis=1)
+
+    @classmethod
+    def amplitude(cls, coefficients: Array) -> Array:
+        return coefficients[..., 0] - coefficients[..., 1]
+
+    @classmethod
+    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+        return {
+            "asymptote": coefficients[..., 0],
+            "efficiency_exponent": np.exp(u[..., 0]),
+            "c_mid": np.exp(u[..., 1] + x_ref),
+            "r_0": coefficients[..., 1],
+        }
+
+
+@dataclass(frozen=True)
+class Power(Law):
+    """R(C) = A - D / C^B, the large-compute limit of `Sigmoid` with D = (A - R_0) C_mid^B.
+
+    Attributes:
+        asymptote: A, performance at infinite compute.
+        efficiency_exponent: B > 0.
+        scale: D >= 0, unit of the axis to the power B.
+
+    Example:
+        >>> law = Power(asymptote=0.6, efficiency_exponent=0.5, scale=2.0)
+        >>> float(law(100.0)), law.invert(0.4)
+        (0.4, 100.0)
+    """
+
+    asymptote: float
+    efficiency_exponent: float
+    scale: float
+
+    name: ClassVar[str] = "power"
+    saturating: ClassVar[bool] = True
+    nonlinear: ClassVar[tuple[str, ...]] = ("efficiency_exponent",)
+    linear: ClassVar[tuple[str, ...]] = ("asymptote", "scale")
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {
+        "asymptote": (0.0, 1.0),
+        "scale": (0.0, np.inf),
+        "efficiency_exponent": (0.02, 3.0),
+    }
+    seed_spread: ClassVar[dict[str, float]] = {"asymptote": 0.015, "efficiency_exponent": 0.15, "scale": 0.3}
+
+    @staticmethod
+    def evaluate(compute: Array, *, asymptote: Any, efficiency_exponent: Any, scale: Any) -> Array:
+        with np.errstate(divide="ignore", over="ignore"):
+            return asymptote - np.exp(np.log(scale) - efficiency_exponent * _log(compute))
+
+    @staticmethod
+    def solve(score: Array, *, asymptote: Any, efficiency_exponent: Any, scale: Any) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            c = np.exp((np.log(scale) - np.log(asymptote - score)) / efficiency_exponent)
+        return np.where(score >= asymptote, np.inf, c)
+
+    @classmethod
+    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
+        low, high = cls.bounds["efficiency_exponent"]
+        return ((np.log(low), np.log(high)),)
+
+    @classmethod
+    def basis(cls, x: Array, u: Array) -> Array:
+        p = np.exp(-np.minimum(np.exp(u[:, :1]) * x, 500.0))
+        return np.stack([np.ones_like(p), -p], axis=1)
+
+    @classmethod
+    def tangent(cls, x: Array, u: Array) -> Array:
+        bx = np.exp(u[:, :1]) * x
+        return (bx * np.exp(-bx))[:, None, :]
+
+    @classmethod
+    def amplitude(cls, coefficients: Array) -> Array:
+        return coefficients[..., 1]
+
+    @classmethod
+    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+        b = np.exp(u[..., 0])
+        return {"asymptote": coefficients[..., 0], "efficiency_exponent": b, "scale": coefficients[..., 1] * np.exp(b * x_ref)}
+
+
+@dataclass(frozen=True)
+class LogLinear(Law):
+    """ln(1 - R) = intercept - exponent * ln C, the error falling as a power of compute (arXiv:2509.25300 eq. 1).
+
+    Attributes:
+        intercept: ln(1 - R) at one unit of compute.
+        exponent: k >= 0.
+
+    Example:
+        >>> law = LogLinear(intercept=0.0, exponent=0.1)
+        >>> round(float(law(1000.0)), 3)
+        0.499
+    """
+
+    intercept: float
+    exponent: float
+
+    name: ClassVar[str] = "log_linear"
+    nonlinear: ClassVar[tuple[str, ...]] = ("exponent",)
+    linear: ClassVar[tuple[str, ...]] = ("intercept",)
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"intercept": (-np.inf, np.inf), "exponent": (1e-4, 5.0)}
+    seed_spread: ClassVar[dict[str, float]] = {"intercept": 0.03, "exponent": 0.05}
+
+    @staticmethod
+    def evaluate(compute: Array, *, intercept: Any, exponent: Any) -> Array:
+        with np.errstate(over="ignore"):
+            return 1.0 - np.exp(intercept - exponent * _log(compute))
+
+    @staticmethod
+    def solve(score: Array, *, intercept: Any, exponent: Any) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            c = np.exp((intercept - np.log(1.0 - score)) / exponent)
+        return np.where(score >= 1.0, np.inf, c)
+
+    @classmethod
+    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
+        low, high = cls.bounds["exponent"]
+        return ((np.log(low), np.log(high)),)
+
+    @classmethod
+    def basis(cls, x: Array, u: Array) -> Array:
+        return -np.exp(-np.minimum(np.exp(u[:, :1]) * x, 500.0))[:, None, :]
+
+    @classmethod
+    def offset(cls, x: Array, u: Array) -> float:
+        return 1.0
+
+    @classmethod
+    def tangent(cls, x: Array, u: Array) -> Array:
+        bx = np.exp(u[:, :1]) * x
+        return (bx * np.exp(-bx))[:, None, :]
+
+    @classmethod
+    def amplitude(cls, coefficients: Array) -> Array:
+        return coefficients[..., 0]
+
+    @classmethod
+    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+        k = np.exp(u[..., 0])
+        return {"intercept": np.log(np.maximum(coefficients[..., 0], 1e-300)) + k * x_ref, "exponent": k}
+
+
+@dataclass(frozen=True)
+class LinearLog(Law):
+    """R = intercept + slope * ln C, the early part of a sigmoid (arXiv:2607.16097 eq. 2); has no asymptote.
+
+    Attributes:
+        intercept: R at one unit of compute.
+        slope: gain per factor e of compute.
+
+    Example:
+        >>> law = LinearLog(intercept=0.1, slope=0.05)
+        >>> round(law.invert(0.2), 3)
+        7.389
+    """
+
+    intercept: float
+    slope: float
+
+    name: ClassVar[str] = "linear_log"
+    linear: ClassVar[tuple[str, ...]] = ("slope", "intercept")
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"intercept": (-np.inf, np.inf), "slope": (-np.inf, np.inf)}
+    seed_spread: ClassVar[dict[str, float]] = {"intercept": 0.015, "slope": 0.005}
+
+    @staticmethod
+    def evaluate(compute: Array, *, intercept: Any, slope: Any) -> Array:
+        return intercept + slope * _log(compute)
+
+    @staticmethod
+    def solve(score: Array, *, intercept: Any, slope: Any) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            c = np.exp((score - intercept) / slope)
+        return np.where(np.asarray(slope) <= 0, np.inf, c)
+
+    @classmethod
+    def basis(cls, x: Array, u: Array) -> Array:
+        return np.broadcast_to(np.stack([x, np.ones_like(x)]), (len(u), 2, x.size))
+
+    @classmethod
+    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+        return {"intercept": coefficients[..., 1] - coefficients[..., 0] * x_ref, "slope": coefficients[..., 0]}
+
+
+@dataclass(frozen=True)
+class Constant(Law):
+    """R = level: nothing is gained. The baseline every other law has to beat.
+
+    Attributes:
+        level: the score at any compute.
+
+    Example:
+        >>> float(Constant(level=0.3)(10.0))
+        0.3
+    """
+
+    level: float
+
+    name: ClassVar[str] = "constant"
+    linear: ClassVar[tuple[str, ...]] = ("level",)
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"level": (-np.inf, np.inf)}
+    starts_at_zero: ClassVar[bool] = True
+    seed_spread: ClassVar[dict[str, float]] = {"level": 0.015}
+
+    @staticmethod
+    def evaluate(compute: Array, *, level: Any) -> Array:
+        return level + 0.0 * np.asarray(compute)
+
+    @staticmethod
+    def solve(score: Array, *, level: Any) -> Array:
+        return np.where(score <= np.asarray(level), 0.0, np.inf)
+
+    @classmethod
+    def basis(cls, x: Array, u: Array) -> Array:
+        return np.ones((len(u), 1, x.size))
+
+    @classmethod
+    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+        return {"level": coefficients[..., 0]}
+
+
+LAWS: dict[str, type[Law]] = {law.name: law for law in (Sigmoid, Power, LogLinear, LinearLog, Constant)}
+
+
+def law_named(name: str | type[Law]) -> type[Law]:
+    """The law class of a name such as ``"sigmoid"`` (class names work too).
+
+    Raises:
+        UnknownName: no such law.
+    """
+    if isinstance(name, type) and issubclass(name, Law):
+        return name
+    key = str(name)
+    for law in LAWS.values():
+        if key in (law.name, law.__name__):
+            return law
+    raise UnknownName(f"law must be 'ensemble' or one of {', '.join(LAWS)}, got {key!r}")
