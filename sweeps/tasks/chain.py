@@ -70,6 +70,10 @@ class ChainConfig(Strict):
             raise ValueError(f"task.long_share must be 0 where short_operands equals operands_max={self.operands_max}")
         return self
 
+    def pretraining_identity(self) -> dict[str, Any]:
+        """All that determines pretraining texts: every setting but the reward."""
+        return self.model_dump(exclude={"reward"})
+
 
 class ChainTask:
     """Chain arithmetic as a `Task`, with its tokenizer and its pretraining texts.
