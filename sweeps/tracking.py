@@ -234,6 +234,7 @@ class WandbTracker(Tracker):
         import wandb
 
         self._directory.mkdir(parents=True, exist_ok=True)
+        wandb.setup(settings=wandb_settings())  # before anything else: the login message heeds these settings only
         run = wandb.init(
             **self._identity,
             mode=mode,  # pyright: ignore[reportArgumentType]
@@ -248,7 +249,9 @@ class WandbTracker(Tracker):
         run.define_metric("*", step_metric=X_AXIS, step_sync=False)
         if mode == "online" and self._resume:
             self._already = int(run.summary.get(STEP, -1))
-        body = {"mode": mode, **self._identity, "entity": run.entity or self._identity["entity"], "url": run.url if mode == "online" else None}
+        body: dict[str, Any] = {"mode": mode, **self._identity}
+        if mode == "online":
+            body |= {"entity": run.entity, "url": run.url}
         _replace(self._directory / MIRROR, json.dumps(body, indent=1))
         return run
 
