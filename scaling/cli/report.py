@@ -1,0 +1,56 @@
+"""``rl-scaling report``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", default="report", show_default=True, type=click.Path(path_type=Path), help="Folder of the report."
+)
+@click.option("--title", default="RL scaling report", show_default=True, help="Heading of the page.")
+@click.option("--benchmark", default=None, help="Held-out benchmark to fit; by default the one that most runs have.")
+@click.option("--law", default="ensemble", show_default=True, help="Law to fit, as for 'rl-scaling fit'.")
+@click.option("--fit-after", type=float, default=None, metavar="FLOP",
+              help="Leave out evaluations before this many RL model FLOPs; nothing is left out unless asked.")  # fmt: skip
+@click.option("--draws", default=400, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+def report(
+    runs: tuple[Path, ...],
+    out: Path,
+    title: str,
+    benchmark: str | None,
+    law: str,
+    fit_after: float | None,
+    draws: int,
+    seed: int,
+) -> None:
+    r"""Write a self-contained HTML report of RUNS: run directories, or folders that hold some.
+
+    \b
+    rl-scaling report runs/qwen_ladder --out report/
+    open report/index.html
+
+    The page needs no network. Its tables lie beside it as CSV and JSON.
+    """
+    from scaling import load_runs
+    from scaling.report import write
+
+    table = load_runs(runs)
+    click.echo(repr(table))
+    path = write(
+        table, out, title=title, benchmark=benchmark, law=law, fit_after=fit_after, draws=draws, seed=seed, progress=_bar
+    )  # fmt: skip
+    click.echo(f"report: {path}")
+
+
+def _bar(items: Iterable[Any], total: int, label: str) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=label, unit="fit", leave=False)

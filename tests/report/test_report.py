@@ -1,0 +1,90 @@
+"""The report as its readers meet it: numbers against known truths, files, escaping, a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import scaling
+from scaling import report
+from scaling.cli import cli
+
+
+@pytest.fixture(scope="module")
+def table(study):
+    return scaling.load_runs(study)
+
+
+@pytest.fixture(scope="module")
+def written(table, tmp_path_factory):
+    return report.write(table, tmp_path_factory.mktemp("report"), draws=300)
+
+
+def test_summary_table_recovers_known_truths(table, make_runs):
+    frame = report.summary_table(table, draws=300).set_index("group")
+    assert list(frame.index) == [size.name for size in make_runs.SIZES]
+    for size in make_runs.SIZES[:2]:  # risen to ten times c_mid: identified, and the interval is near the truth
+        row = frame.loc[size.name]
+        assert row["verdict"] == "identified"
+        assert row["asymptote_low"] - 0.02 < size.truth.asymptote < row["asymptote_high"] + 0.02
+        assert row["base_sampled"] == pytest.approx(size.truth.r_0, abs=0.03)
+    last = frame.loc[make_runs.SIZES[2].name]
+    assert last["verdict"] == "asymptote not identified"
+    assert frame["rl_flops_share"].tolist() == pytest.approx([4e12 / 6e13, 1.2e13 / 5.4e14, 4e13 / 6e15])
+    assert (frame["base_best_decoding"] >= frame["base_sampled"]).all()
+
+
+def test_page_is_one_file_with_plotly_once_and_no_outside_reference(written):
+    text = written.read_text(encoding="utf-8")
+    assert len(text) < 10e6
+    assert text.count("<script>") == 2  # plotly.js once, and ours
+    head = text[: text.index("<script>")]
+    assert not re.search(r'(?:src|href)="(?!#|data:)', head)
+    assert "default-src 'none'" in head
+
+
+def test_tables_lie_beside_the_page(written):
+    rows = json.loads((written.parent / "summary.json").read_text())
+    frame = pd.read_csv(written.parent / "summary.csv")
+    assert [row["group"] for row in rows] == frame["group"].tolist()
+    assert rows[0]["final"] == pytest.approx(frame["final"][0])
+
+
+def test_shared_device_shows_gpu_hours_but_fits_flops_only(make_runs, tmp_path):
+    make_runs.write_study(tmp_path / "runs", sizes=make_runs.SIZES[:1], seeds=1, shared=True)
+    from scaling.report.gather import gather
+
+    analysis = gather(scaling.load_runs(tmp_path / "runs"), draws=100)
+    assert analysis.curves["gpu_hours"] and not analysis.fits["gpu_hours"]
+    assert analysis.fits["total_flops"] and analysis.fits["pretraining_flops_ratio"]
+    assert any("shared a device" in note for note in analysis.notes)
+    page = report.write(scaling.load_runs(tmp_path / "runs"), tmp_path / "out", draws=100)
+    assert "device shared by several runs" in page.read_text(encoding="utf-8")
+
+
+def test_command_writes_the_report(study, tmp_path):
+    result = CliRunner().invoke(cli, ["report", str(study), "--out", str(tmp_path / "r"), "--draws", "50"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "r" / "index.html").is_file()
+
+
+def test_command_says_what_is_missing(tmp_path):
+    result = CliRunner().invoke(cli, ["report", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no run directory" in result.output
+
+
+@pytest.mark.browser
+def test_every_figure_is_drawn_without_console_error_or_request(written, browser_module, tmp_path):
+    with browser_module.Browser() as browser:
+        browser.open(written.as_uri())
+        browser.wait("document.documentElement.dataset.ready")
+        figures = browser.run("return document.querySelectorAll('.plot').length")
+        assert figures >= 5
+        assert browser.run("return document.querySelectorAll('.plot[data-drawn] .main-svg').length") >= figures
+        assert browser.console() == []
+        assert browser.requests() == []
