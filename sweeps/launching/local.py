@@ -1,0 +1,257 @@
+"""The local engine: worker processes on this machine, a device each, under a supervisor that outlives its shell.
+
+``python -m sweeps.launching.local SWEEP_DIR`` is that supervisor. It takes queued jobs in order as devices become free.
+A device is a lock file shared by all sweeps of this user on this machine; the worker inherits the lock, so that a device
+stays taken exactly as long as the process that uses it, whatever becomes of the supervisor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scaling.errors import ConfigError
+from sweeps.cluster import ClusterConfig
+from sweeps.launching.jobs import Job, Notes, is_locked, process_start, write_json
+from sweeps.worker import INTERRUPTED
+
+__all__ = ["Slots", "cancel", "refresh", "start", "visible_gpus"]
+
+POLL = 0.2
+LOCKS = "RL_SCALING_DEVICE_LOCKS"
+
+
+class Slots:
+    """The devices of this machine that a sweep may use.
+
+    Attributes:
+        names: one lock name a slot; several slots may share a GPU where more workers than GPUs are asked for.
+        per_run: devices a run needs [1].
+    """
+
+    def __init__(self, names: Sequence[str], per_run: int) -> None:
+        self.names, self.per_run = tuple(names), per_run
+
+    @classmethod
+    def of(cls, cluster: ClusterConfig, gpus: Sequence[str] | None = None) -> Slots:
+        """Slots for runs with these settings.
+
+        Raises:
+            ConfigError: a run needs more GPUs than there are.
+        """
+        gpus = list(visible_gpus() if gpus is None else gpus)
+        if cluster.accelerator == "cpu" or not gpus:
+            cores = len(os.sched_getaffinity(0))
+            workers = cluster.workers or max(1, cores // cluster.threads)
+            return cls([f"cpu-{i}" for i in range(workers)], 1)
+        if cluster.devices > len(gpus):
+            raise ConfigError(f"cluster.devices: must be at most the {len(gpus)} GPUs of this machine, got {cluster.devices}")
+        at_once = len(gpus) // cluster.devices
+        workers = cluster.workers or at_once
+        layers = max(1, -(-workers // at_once))  # runs on one GPU at a time
+        names = [f"gpu-{gpu}" + (f".{layer}" if layer else "") for layer in range(layers) for gpu in gpus]
+        return cls(names[: workers * cluster.devices], cluster.devices)
+
+    @property
+    def workers(self) -> int:
+        """Runs at a time."""
+        return len(self.names) // self.per_run
+
+    def shared(self, runs: int) -> bool:
+        """Whether ``runs`` runs would share a device: several on one CPU or one GPU."""
+        devices = {name.partition(".")[0] for name in self.names} if not self.names[0].startswith("cpu-") else {"cpu"}
+        return min(runs, self.workers) * self.per_run > len(devices)
+
+    def take(self) -> list[tuple[str, int]] | None:
+        """Lock the devices of one run: ``(name, file descriptor)`` each; None where too few are free."""
+        taken: list[tuple[str, int]] = []
+        folder = Path(os.environ.get(LOCKS) or Path(tempfile.gettempdir()) / f"rl-scaling-{os.getuid()}")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in self.names:
+            fd = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                continue
+            taken.append((name, fd))
+            if len(taken) == self.per_run:
+                return taken
+        for _, fd in taken:
+            os.close(fd)
+        return None
+
+
+def visible_gpus() -> list[str]:
+    """Indices of the GPUs that this process may use; ``CUDA_VISIBLE_DEVICES`` decides where it is set."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [part for part in chosen.split(",") if part and part != "-1"]
+    if not shutil.which("nvidia-smi"):
+        return []
+    found = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=60, check=False
+    )
+    return found.stdout.split() if found.returncode == 0 else []
+
+
+def start(notes: Notes, jobs: Sequence[Job], slots: Slots) -> None:
+    """Queue jobs and make sure that a supervisor is alive to run them."""
+    with notes.changing():
+        for job in jobs:
+            notes.write(job)
+        write_json(notes.folder / "local.json", {"slots": slots.names, "per_run": slots.per_run})
+        if is_locked(notes.folder / "supervisor.lock"):
+            return
+        with (notes.folder / "supervisor.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "sweeps.launching.local", str(notes.sweep_dir.resolve())],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+    end = time.monotonic() + 30
+    while not is_locked(notes.folder / "supervisor.lock") and any(j.state == "queued" for j in notes.jobs().values()):
+        if time.monotonic() > end:
+            raise ConfigError(f"the supervisor did not start within 30 s: see {notes.folder / 'supervisor.log'}")
+        time.sleep(0.05)
+
+
+def refresh(notes: Notes, job: Job) -> Job:
+    """The job as it is now: a process that vanished without its supervisor noticing is ended."""
+    if job.state == "running" and not job.alive and not is_locked(notes.folder / "supervisor.lock"):
+        return job.but(state="ended", cause=job.cause or "its process vanished")
+    return job
+
+
+def cancel(notes: Notes, run_ids: Sequence[str]) -> list[Job]:
+    """Take queued jobs back and ask running ones to save and stop; returns the jobs concerned."""
+    done = []
+    with notes.changing():
+        for run_id in run_ids:
+            job = notes.read(run_id)
+            if job is None or not job.active:
+                continue
+            if job.pid is not None and job.alive:
+                os.kill(job.pid, signal.SIGTERM)
+            job = job.but(state="cancelled", ended=time.time() if job.state == "queued" else None)
+            notes.write(job)
+            done.append(job)
+    return done
+
+
+def supervise(sweep_dir: Path) -> None:
+    """Run queued jobs until none is left."""
+    notes = Notes(sweep_dir)
+    with (notes.folder / "supervisor.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # another one is at work and will find the new jobs
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        children: dict[str, subprocess.Popen[bytes]] = {}
+        while _turn(notes, children):
+            time.sleep(POLL)
+
+
+def _turn(notes: Notes, children: dict[str, subprocess.Popen[bytes]]) -> bool:
+    """Note what ended, start what fits; False when nothing is left (decided under the lock, so no new job is missed)."""
+    with notes.changing():
+        jobs = notes.jobs()
+        for run_id, job in jobs.items():
+            child = children.get(run_id)
+            if child is not None and child.poll() is not None:
+                del children[run_id]
+                jobs[run_id] = _ended(job, child.returncode)
+                notes.write(jobs[run_id])
+            elif child is None and job.engine == "local" and job.state == "running" and not job.alive:
+                jobs[run_id] = job.but(state="ended", ended=time.time(), cause="its process vanished")
+                notes.write(jobs[run_id])
+        queued = sorted((j for j in jobs.values() if j.engine == "local" and j.state == "queued"), key=lambda j: j.submitted)
+        slots = _slots(notes)
+        for job in queued:
+            taken = slots.take()
+            if taken is None:
+                break
+            children[job.run_id], jobs[job.run_id] = _spawn(notes, job, taken)
+            notes.write(jobs[job.run_id])
+        busy = any(j.engine == "local" and j.active for j in jobs.values()) or bool(children)
+        return busy
+
+
+def _slots(notes: Notes) -> Slots:
+    import json
+
+    body = json.loads((notes.folder / "local.json").read_text(encoding="utf-8"))
+    return Slots(body["slots"], body["per_run"])
+
+
+def _spawn(notes: Notes, job: Job, taken: list[tuple[str, int]]) -> tuple[subprocess.Popen[bytes], Job]:
+    attempt = job.attempt + 1
+    log = notes.log_path(job.run_id, attempt)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    env = dict(os.environ)
+    if taken[0][0].startswith("gpu-"):
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(name[4:].partition(".")[0] for name, _ in taken)
+    if job.code:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [job.code, env.get("PYTHONPATH", "")]))
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sweeps.worker", job.config], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            start_new_session=True, env=env, pass_fds=[fd for _, fd in taken],
+        )  # fmt: skip
+    for _, fd in taken:
+        os.close(fd)
+    started = job.but(
+        state="running", attempt=attempt, log=str(log), pid=child.pid, pid_start=process_start(child.pid), host=os.uname().nodename,
+        devices=tuple(name for name, _ in taken), started=time.time(), ended=None, returncode=None, cause=None,
+    )  # fmt: skip
+    return child, started
+
+
+def _ended(job: Job, returncode: int) -> Job:
+    state = "cancelled" if job.state == "cancelled" else "ended"
+    cause = None if returncode in (0, INTERRUPTED) else explain(returncode, Path(job.log))
+    return job.but(state=state, ended=time.time(), returncode=returncode, cause=cause)
+
+
+def explain(returncode: int, log: Path) -> str:
+    """One line on why a worker ended: its last words, and the signal if there was one."""
+    last = last_words(log)
+    if returncode < 0:
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-returncode).name
+            hint = " (the kernel kills processes that use up the memory)" if name == "SIGKILL" else ""
+            return f"killed by {name}{hint}" + (f"; last line: {last}" if last else "")
+    return last or f"exit code {returncode} without a word"
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log that says something."""
+    try:
+        with log.open("rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - 8192))
+            text = f.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+def main() -> None:
+    """Entry point of the supervisor."""
+    parser = argparse.ArgumentParser(prog="python -m sweeps.launching.local", description="Run the queued jobs of a sweep.")
+    parser.add_argument("sweep_dir", type=Path)
+    supervise(parser.parse_args().sweep_dir)
+
+
+if __name__ == "__main__":
+    main()

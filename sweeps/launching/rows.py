@@ -1,0 +1,159 @@
+"""From the rows of a multirun to runs: validate all rows first, then merge those that differ only in the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scaling.errors import ConfigError
+from sweeps.config import BudgetConfig, RunConfig, resolve
+
+__all__ = ["PlannedRun", "Row", "merge", "resolve_rows"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a multirun.
+
+    Attributes:
+        number: position in the grid, from 0.
+        overrides: as given on the command line, Hydra's own left out.
+        config: the resolved configuration.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run: the rows that share its ``run_id``, trained to the largest of their budgets.
+
+    Attributes:
+        rows: numbers of the rows it serves.
+        overrides: of the row with the largest budget.
+        label: what tells this run from the others of the grid, for people.
+        config: the largest row's configuration, the smaller budgets as ``milestones``.
+    """
+
+    rows: tuple[int, ...]
+    overrides: tuple[str, ...]
+    label: str
+    config: RunConfig
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run."""
+        return self.config.run_id
+
+
+def resolve_rows(composed: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, first: int = 0) -> list[Row]:
+    """Validate every row.
+
+    Args:
+        composed: overrides and composed configuration of each row.
+        first: number of the first row.
+
+    Raises:
+        ConfigError: the errors of all rows, one line each; a line that all rows share is said once.
+    """
+    rows: list[Row] = []
+    errors: dict[str, list[str]] = {}
+    for number, (overrides, body) in enumerate(composed, start=first):
+        try:
+            rows.append(Row(number=number, overrides=tuple(overrides), config=resolve(body)))
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                errors.setdefault(line, []).append(f"row {number} ({' '.join(overrides) or 'no overrides'})")
+    if errors:
+        everywhere = len(composed)
+        lines = [
+            f"{line}  [{'every row' if len(where) == everywhere and everywhere > 1 else where[0]}"
+            f"{f' and {len(where) - 1} more' if 1 < len(where) < everywhere else ''}]"
+            for line, where in errors.items()
+        ]
+        raise ConfigError("\n".join([f"nothing was started, {len(lines)} setting(s) to correct:", *lines]))
+    return rows
+
+
+def merge(rows: Sequence[Row]) -> list[PlannedRun]:
+    """Merge rows that are the same run.
+
+    Raises:
+        ConfigError: rows of one run differ in more than the budget, or their budgets have no largest.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.config.run_id, []).append(row)
+    labels = _labels(list(groups.values()))
+    runs = []
+    for (run_id, group), label in zip(groups.items(), labels):
+        largest = _largest(run_id, group)
+        _same_but_budget(run_id, group, largest)
+        budgets = [row.config.budget for row in group] + [m for row in group for m in row.config.milestones]
+        smaller = _distinct(b for b in budgets if b != largest.config.budget)
+        runs.append(
+            PlannedRun(
+                rows=tuple(row.number for row in group),
+                overrides=largest.overrides,
+                label=label,
+                config=largest.config.model_copy(update={"milestones": smaller}),
+            )
+        )
+    return runs
+
+
+def covers(budget: BudgetConfig, other: BudgetConfig) -> bool:
+    """Whether a run trained to ``budget`` has passed every point that ``other`` allows."""
+    mine, theirs = budget.limits(), other.limits()
+    return all(name in theirs and limit >= theirs[name] for name, limit in mine.items())
+
+
+def _largest(run_id: str, group: list[Row]) -> Row:
+    for row in group:
+        if all(covers(row.config.budget, other.config.budget) for other in group):
+            return row
+    shown = " | ".join(" ".join(f"{k}={v:g}" for k, v in row.config.budget.limits().items()) for row in group)
+    raise ConfigError(
+        f"budget: rows {', '.join(str(r.number) for r in group)} are one run ({run_id}) and one of their budgets must be the "
+        f"largest in every limit, got {shown}: set the same limits in each row"
+    )
+
+
+def _same_but_budget(run_id: str, group: list[Row], largest: Row) -> None:
+    expected = _flat(largest.config.model_dump(mode="json", exclude={"budget", "milestones"}))
+    for row in group:
+        for key, value in _flat(row.config.model_dump(mode="json", exclude={"budget", "milestones"})).items():
+            if expected.get(key) != value:
+                raise ConfigError(
+                    f"{key}: rows {row.number} and {largest.number} are one run ({run_id}), since this setting does not affect "
+                    f"the weights, and must agree on it, got {value!r} and {expected.get(key)!r}"
+                )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
+    return {prefix: value}
+
+
+def _distinct(budgets: Any) -> list[BudgetConfig]:
+    out: list[BudgetConfig] = []
+    for budget in budgets:
+        if budget not in out:
+            out.append(budget)
+    return sorted(out, key=lambda b: tuple(sorted(b.limits().items())))
+
+
+def _labels(groups: list[list[Row]]) -> list[str]:
+    """The overrides that vary over the grid, budgets left out; a name wins; made unique by the run id."""
+    overrides = [[o for o in group[0].overrides if not o.lstrip("+").startswith("budget")] for group in groups]
+    common = set(overrides[0]).intersection(*overrides) if len(overrides) > 1 else set()
+    out = []
+    for group, own in zip(groups, overrides):
+        config = group[0].config
+        label = " ".join(o for o in own if o not in common and not o.startswith(("cluster=", "launch.")))
+        out.append(label or config.name or f"{config.model.name} seed={config.seed}")
+    return [f"{label} [{group[0].config.run_id[:6]}]" if out.count(label) > 1 else label for label, group in zip(out, groups)]

@@ -1,0 +1,32 @@
+"""A polite stop: signals set a flag, the trainer polls it at each step's end, saves and leaves.
+
+Slurm sends SIGUSR2 before the time limit and at preemption, `rl-scaling sweep cancel` sends SIGTERM; both leave a grace
+period in which a checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+__all__ = ["SIGNALS", "install", "request", "requested"]
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+_flag = threading.Event()
+
+
+def requested() -> bool:
+    """Whether this process was asked to save and leave."""
+    return _flag.is_set()
+
+
+def request() -> None:
+    """Ask for the stop, as a signal does."""
+    _flag.set()
+
+
+def install() -> None:
+    """Let `SIGNALS` ask for the stop instead of ending the process; call it in the main thread, before long work."""
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: _flag.set())

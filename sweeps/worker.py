@@ -1,0 +1,66 @@
+"""One run in this process: ``python -m sweeps.worker CONFIG.json``, as every engine starts it.
+
+The file is a resolved configuration. Threads are set before torch is imported, SIGTERM and SIGUSR2 ask for a checkpoint
+and a stop, the last lines of a failure's log are its traceback, and the exit code says what became of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["INTERRUPTED", "main"]
+
+INTERRUPTED = 75
+"""Exit code of a run that was asked to stop, saved and can be continued (EX_TEMPFAIL of sysexits.h)."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+TRAIN = "RL_SCALING_TRAIN"
+"""``module:function`` that replaces `sweeps.train.train`; the launcher's own tests run a stub without torch."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one configuration file; returns 0, `INTERRUPTED`, or raises with the reason."""
+    parser = argparse.ArgumentParser(prog="python -m sweeps.worker", description="Run one resolved configuration in this process.")
+    parser.add_argument("config", type=Path, help="JSON file of a resolved configuration, as the launcher writes it")
+    body = json.loads(parser.parse_args(argv).config.read_text(encoding="utf-8"))
+    _set_environment(body.get("cluster", {}))
+
+    from sweeps import stop
+    from sweeps.config import RunConfig
+
+    stop.install()
+    config = RunConfig.model_validate_json(json.dumps(body))
+    _train_function()(config)
+    return INTERRUPTED if _status(config.run_dir) == "interrupted" else 0
+
+
+def _set_environment(cluster: dict[str, Any]) -> None:
+    threads = str(cluster.get("threads", 1))
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    if cluster.get("offline"):
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+
+
+def _train_function() -> Callable[[Any], None]:
+    module, _, name = os.environ.get(TRAIN, "sweeps.train:train").partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _status(run_dir: Path) -> str:
+    from scaling.records import read_run
+
+    return read_run(run_dir).status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
