@@ -1,0 +1,205 @@
+"""`Counter`: counts what a TRL `GRPOTrainer` does, phase by phase, by wrapping methods of the instance.
+
+TRL's code is neither copied nor subclassed for this, so any `GRPOTrainer` (a user's own script included) can be counted.
+Two ledgers are kept side by side, see `scaling.cost`: model FLOPs (real tokens, causal attention, the head on scored
+positions) and hardware FLOPs (the padded rectangle that was executed).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from scaling import flops
+from scaling.cost import ComputeCost
+from scaling.flops import ModelShape
+
+__all__ = ["Counter"]
+
+
+class Counter:
+    """Accumulates the cost and the rollout metrics of the current optimiser step.
+
+    Attributes:
+        values: fields of `ComputeCost` since the last `take`, this process only, seconds of wall time.
+        metrics: rollout metrics since the last `take`.
+        prompts_seen: hashes of the distinct prompts rolled out so far.
+    """
+
+    def __init__(self, trainer: Any, shape: ModelShape) -> None:
+        self.trainer, self.shape = trainer, shape
+        self.values: dict[str, float] = {}
+        self.metrics: dict[str, list[float]] = {}
+        self.prompts_seen: set[int] = set()
+        self._inside_prepare = 0.0
+        model = trainer.model
+        self._lora = _lora_rank(model)
+        # transformers and TRL score every position on CPU, only the completion's own where Triton runs
+        self._compact_head = torch.device(trainer.accelerator.device).type == "cuda"
+        for name, wrapper in {
+            "_generate_single_turn": self._generation,
+            "_get_per_token_logps_and_entropies": self._scoring,
+            "_compute_loss": self._loss,
+            "_calculate_rewards": self._rewards,
+            "_prepare_inputs": self._prepare,
+            "training_step": self._training_step,
+        }.items():
+            original = getattr(trainer, name)
+            setattr(trainer, name, functools.wraps(original)(functools.partial(wrapper, original)))
+
+    def now(self) -> float:
+        """Wall clock after the device has finished its queue [s]."""
+        if self.trainer.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def add(self, **values: float) -> None:
+        """Add to the current step's cost, by names of `ComputeCost` fields."""
+        for name, value in values.items():
+            self.values[name] = self.values.get(name, 0.0) + value
+
+    def phase_seconds(self) -> float:
+        """Seconds of the phases counted since the last `take` [s]."""
+        return sum(self.values.get(f"{phase}_gpu_seconds", 0.0) for phase in ("generation", "scoring", "training"))
+
+    def take(self, devices: int) -> tuple[ComputeCost, dict[str, float]]:
+        """The cost and metrics since the last call, summed over processes; seconds x devices."""
+        values, metrics = self.values, {k: float(np.mean(v)) for k, v in self.metrics.items()}
+        self.values, self.metrics = {}, {}
+        if self.trainer.accelerator.num_processes > 1:
+            values = _summed_over_processes(values, self.trainer.accelerator)
+        scaled = {k: v * devices if k.endswith("_gpu_seconds") else v for k, v in values.items()}
+        return ComputeCost(**{k: max(v, 0.0) for k, v in scaled.items()}), metrics
+
+    # -- wrappers: the original comes first, then the trainer's own arguments -------------------------------------
+
+    def _generation(self, original: Callable[..., Any], prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        start = self.now()
+        out = original(prompt_ids, *args, **kwargs)
+        seconds = self.now() - start
+        prompts = np.array([len(ids) for ids in prompt_ids])
+        completions = np.array([len(ids) for ids in out[0]])
+        model = flops.generation_flops(self.shape, prompts, completions)
+        if getattr(self.trainer, "use_vllm", False) or getattr(self.trainer, "use_transformers_continuous_batching", False):
+            hardware = model  # no padded rectangle is run
+        else:
+            hardware = flops.generation_hardware_flops(
+                self.shape, batch=len(prompts), prompt_width=int(prompts.max()), completion_width=int(completions.max())
+            )
+        if not self.trainer.model.training:  # TRL's own evaluation loop
+            self.add(evaluation_flops=model, evaluation_hardware_flops=hardware, evaluation_gpu_seconds=seconds)
+            return out
+        self.add(
+            generation_flops=model, generation_hardware_flops=hardware, generation_gpu_seconds=seconds,
+            prompt_tokens=int(prompts.sum()), completion_tokens=int(completions.sum()),
+        )  # fmt: skip
+        self.metrics.setdefault("completion_length", []).append(float(completions.mean()))
+        return out
+
+    def _scoring(self, original: Callable[..., Any], model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():  # the forward of training, counted in `_loss`
+            return original(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        start = self.now()
+        out = original(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        seconds = self.now() - start
+        if not self.trainer.model.training:
+            self.add(evaluation_gpu_seconds=seconds)
+            return out
+        completions = attention_mask[:, -logits_to_keep:].sum(dim=1).cpu().numpy()
+        prompts = attention_mask.sum(dim=1).cpu().numpy() - completions
+        batch, width = input_ids.shape
+        self.add(
+            scoring_flops=flops.scoring_flops(self.shape, prompts, completions),
+            scoring_hardware_flops=flops.scoring_hardware_flops(
+                self.shape, batch=batch, prompt_width=width - logits_to_keep, completion_width=logits_to_keep,
+                scored_positions=self._scored(width, logits_to_keep),
+            ),
+            scoring_gpu_seconds=seconds,
+        )  # fmt: skip
+        return out
+
+    def _loss(self, original: Callable[..., Any], model: Any, inputs: dict[str, Any]) -> Any:
+        if self.trainer.model.training:
+            prompts = inputs["prompt_mask"].sum(dim=1).cpu().numpy()
+            completions = inputs["completion_mask"].sum(dim=1).cpu().numpy()
+            batch, prompt_width = inputs["prompt_ids"].shape
+            completion_width = inputs["completion_ids"].shape[1]
+            lora = {"lora": True, "lora_rank": self._lora} if self._lora else {}
+            self.add(
+                training_flops=flops.training_flops(self.shape, prompts, completions, **lora),
+                training_hardware_flops=flops.training_hardware_flops(
+                    self.shape, batch=batch, prompt_width=prompt_width, completion_width=completion_width,
+                    scored_positions=self._scored(prompt_width + completion_width, completion_width),
+                    gradient_checkpointing=bool(self.trainer.args.gradient_checkpointing), fused_head=True, **lora,
+                ),
+            )  # fmt: skip
+        return original(model, inputs)
+
+    def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        start = self.now()
+        out = original(*args, **kwargs)
+        self._inside_prepare += self.now() - start
+        return out
+
+    def _training_step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        start, before = self.now(), self._inside_prepare
+        out = original(*args, **kwargs)
+        self.add(training_gpu_seconds=self.now() - start - (self._inside_prepare - before))
+        return out
+
+    def _rewards(self, original: Callable[..., Any], inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
+        per_function = original(inputs, prompts, completions, completion_ids)
+        if not self.trainer.model.training:
+            return per_function
+        self.add(rollouts=len(prompts))
+        self.prompts_seen.update(hash_prompt(p) for p in prompts)
+        weights = self.trainer.reward_weights.to(per_function.device)
+        rewards = (per_function * weights).nansum(dim=1)
+        rewards[torch.isnan(per_function).all(dim=1)] = torch.nan
+        groups = rewards.view(-1, self.trainer.num_generations).float().cpu().numpy()
+        with np.errstate(all="ignore"):
+            spread = np.nanmax(groups, axis=1) - np.nanmin(groups, axis=1) if np.isfinite(groups).any() else np.array([np.nan])
+            for name, value in {
+                "reward": np.nanmean(groups),
+                "reward_std": np.nanstd(groups),
+                # by group, whatever scale_rewards is: TRL's frac_reward_zero_std follows scale_rewards instead
+                "zero_variance_fraction": np.mean(spread < 1e-9),
+            }.items():
+                self.metrics.setdefault(name, []).append(float(value))
+            for i, name in enumerate(self.trainer.reward_func_names):
+                column = per_function[:, i].float().cpu().numpy()
+                if np.isfinite(column).any():
+                    self.metrics.setdefault(f"rewards/{name}", []).append(float(np.nanmean(column)))
+        return per_function
+
+    def _scored(self, width: int, completion_width: int) -> int:
+        return completion_width if self._compact_head else width - 1
+
+
+def hash_prompt(prompt: Any) -> int:
+    """A stable 63-bit hash of a prompt (text or chat messages)."""
+    import hashlib
+
+    return int.from_bytes(hashlib.blake2b(repr(prompt).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _lora_rank(model: Any) -> int:
+    config = getattr(model, "peft_config", None)
+    return max((int(getattr(c, "r", 0)) for c in config.values()), default=0) if config else 0
+
+
+def _summed_over_processes(values: dict[str, float], accelerator: Any) -> dict[str, float]:
+    """Counts summed over processes; seconds are this process's own (all processes share the wall)."""
+    from accelerate.utils import gather_object
+
+    parts = gather_object([values])
+    names = {name for part in parts for name in part}
+    return {
+        name: values.get(name, 0.0) if name.endswith("_gpu_seconds") else sum(part.get(name, 0.0) for part in parts)
+        for name in names
+    }

@@ -1,0 +1,360 @@
+"""The meter: a callback that turns counts into records, mirrors them, and stops the run at its budget.
+
+    on_step_end   the step's cost is final; the budget and stop requests are checked
+    on_log        the step's line goes to steps.jsonl, its row to the tracker
+    on_save       the ledger is written into the checkpoint, last: it marks the checkpoint as complete
+
+`attach` gives the same meter to any `GRPOTrainer` of a user's own script, without the rest of this project.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from scaling import records
+from scaling.cost import ComputeCost
+from scaling.flops import ModelShape
+from sweeps.counting import Counter
+from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints, write_json
+from sweeps.tracking import Tracker
+
+__all__ = ["Limits", "Meter", "attach"]
+
+# TRL's metric -> ours, translated once, at this border
+TRL_NAMES = {
+    "entropy": "entropy",
+    "kl": "kl",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "completions/clipped_ratio": "truncation_rate",
+    "clip_ratio/low_mean": "clip_fraction_low",
+    "clip_ratio/high_mean": "clip_fraction_high",
+    "clip_ratio/region_mean": "clip_fraction",
+    "cispo_clip_ratio": "clip_fraction",
+    "completions/min_length": "completion_length_min",
+    "completions/max_length": "completion_length_max",
+    "sampling/sampling_logp_difference/mean": "sampling_logp_difference",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A budget in the units that the meter measures; None does not limit."""
+
+    steps: int | None = None
+    gpu_hours: float | None = None
+    flops: float | None = None
+
+    def reached(self, step: int, cost: ComputeCost, *, reserve: float = 0.0) -> str | None:
+        """Which limit is reached after ``step`` steps at ``cost``, with ``reserve`` more steps of the same mean cost."""
+        grow = 1 + reserve / step if step else 1.0
+        if self.steps is not None and step + reserve >= self.steps:
+            return f"{self.steps} steps"
+        if self.flops is not None and cost.total_flops * grow >= self.flops:
+            return f"{self.flops:.3g} FLOPs"
+        if self.gpu_hours is not None and cost.gpu_hours * grow >= self.gpu_hours:
+            return f"{self.gpu_hours:.3g} GPU-hours"
+        return None
+
+    def share(self, step: int, cost: ComputeCost) -> float:
+        """How much of the budget is used, 0 to 1."""
+        parts = [
+            step / self.steps if self.steps else 0.0,
+            cost.total_flops / self.flops if self.flops else 0.0,
+            cost.gpu_hours / self.gpu_hours if self.gpu_hours else 0.0,
+        ]
+        return min(1.0, max(parts))
+
+
+class Meter(TrainerCallback):
+    """Counts, records, mirrors and stops; see the module's text.
+
+    Attributes:
+        cost: cumulative cost of the run up to the current step, redone work left out.
+        stopped: why the run stops, once it does.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        segment: int,
+        devices: int,
+        limits: Limits | None = None,
+        milestones: tuple[Limits, ...] = (),
+        start: float | None = None,
+        before: ComputeCost | None = None,
+        pretraining: Mapping[str, Any] | None = None,
+        tracker: Tracker | None = None,
+        run: RunDirectory | None = None,
+        updates_per_rollout: int = 1,
+        boundary: int = 1,
+        keep: int = 2,
+        peak_flops: float | None = None,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.steps = records.Appender(directory / records.STEPS)
+        self.directory, self.segment, self.devices = directory, segment, devices
+        self.limits, self.milestones = limits or Limits(), list(milestones)
+        self.cost = before or ComputeCost()
+        self.pretraining = dict(pretraining or {})
+        self.tracker, self.run = tracker, run
+        self.updates_per_rollout, self.boundary, self.keep = updates_per_rollout, boundary, keep
+        self.peak_flops, self.stop_requested = peak_flops, stop_requested
+        self.stopped: str | None = None
+        self.milestone = False  # the current step ends a smaller budget: evaluate and keep its checkpoint
+        self.counter: Counter | None = None
+        self._start = time.perf_counter() if start is None else start
+        self._mark = self._start  # wall up to here is accounted for
+        self._aside = 0.0  # wall since the mark that is evaluation or overhead, not the step's
+        self._extra: dict[str, float] = {}
+        self._line: dict[str, Any] | None = None
+        self._row: dict[str, float] = {}
+        self._saving = 0.0
+        self._optimizer = 0.0
+        self._own: records.RunRecord | None = None  # set by `attach`: this meter opens and closes the run itself
+
+    def bind(self, trainer: Any, shape: ModelShape) -> None:
+        """Count what ``trainer`` does; called once, before training."""
+        self.counter = Counter(trainer, shape)
+        self._main = trainer.accelerator.is_main_process
+
+    # -- what other callbacks use ---------------------------------------------------------------------------------
+
+    def evaluated(self, cost: ComputeCost, seconds: float, rows: Mapping[str, float]) -> None:
+        """Account for an evaluation: its FLOPs, its wall time, and scores for the tracker's next row."""
+        self._aside += seconds
+        for name in ("evaluation_flops", "evaluation_hardware_flops"):
+            self._add_extra(name, getattr(cost, name))
+        self._add_extra("evaluation_gpu_seconds", seconds * self.devices)
+        self._row.update(rows)
+
+    def axes(self) -> dict[str, float]:
+        """The compute axes at the current step, as tracker keys."""
+        out = {"gpu_hours": self.cost.gpu_hours, "total_flops": self.cost.total_flops, "tokens": self.cost.tokens}
+        if self.pretraining.get("flops"):
+            out["pretraining_flops_ratio"] = self.cost.total_flops / self.pretraining["flops"]
+        if self.pretraining.get("gpu_hours"):
+            out["pretraining_gpu_hours_ratio"] = self.cost.gpu_hours / self.pretraining["gpu_hours"]
+        return out
+
+    # -- callback events ------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start-up ends here: its seconds are overhead."""
+        if self._own is not None and self.run is not None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if state.global_step and (folder / LEDGER).is_file():
+                self.cost = ComputeCost.from_dict(json.loads((folder / LEDGER).read_text())["cost"])
+                self.restore_prompts(folder)
+            self.segment = self.run.open_segment(self._own, resumed_from=state.global_step or None, commit=None)
+        self._overhead(state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A line that no log completed (logging_steps > 1) is written now."""
+        self._flush()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Clock of the optimiser's own step."""
+        assert self.counter is not None
+        self._optimizer = self.counter.now()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The optimiser's step belongs to training."""
+        assert self.counter is not None
+        self.counter.add(training_gpu_seconds=self.counter.now() - self._optimizer)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the step's account; check milestones, budget and stop requests."""
+        assert self.counter is not None
+        now = self.counter.now()
+        wall = now - self._mark - self._aside
+        self.counter.add(idle_gpu_seconds=max(0.0, wall - self.counter.phase_seconds()))
+        self._mark, self._aside = now, 0.0
+        cost, metrics = self.counter.take(self.devices)
+        self.cost = self.cost + cost
+        step = state.global_step
+        metrics |= {
+            "epoch": self._epochs(args, state),
+            "unique_prompts": len(self.counter.prompts_seen),
+            "updates_per_rollout": self.updates_per_rollout,
+        }
+        self._line = {"segment": self.segment, "step": step, "time": round(time.time(), 3), "cost": cost.to_dict(), "metrics": metrics}
+        passed = [m for m in self.milestones if m.reached(step, self.cost)]
+        self.milestone = bool(passed)
+        self.milestones = [m for m in self.milestones if m not in passed]
+        reason = self.limits.reached(step, self.cost)
+        if reason is None and self.stop_requested():
+            reason = "stop requested"
+        if reason is not None:
+            self.stopped = reason
+            control.should_training_stop = True
+        on_boundary = step % self.boundary == 0
+        near = self.boundary > 1 and self.limits.reached(step, self.cost, reserve=1.5 * self.boundary) is not None
+        if not on_boundary:
+            control.should_save = False  # a checkpoint between two generation rounds cannot be resumed exactly
+        elif reason is not None or self.milestone or near:
+            control.should_save = True
+        if self.run is not None and self._main:
+            total = self.limits.steps or (math.ceil(step / share) if (share := self.limits.share(step, self.cost)) else None)
+            self.run.progress("rl", step, total, reward=metrics.get("reward"), gpu_hours=self.cost.gpu_hours)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Complete the step's line with what the trainer logged, write it, mirror it."""
+        if self._line is None or logs is None:
+            return
+        ours = {TRL_NAMES[k]: v for k, v in logs.items() if k in TRL_NAMES and isinstance(v, (int, float))}
+        if "kl" in ours:
+            ours["kl_estimator"] = "k3"  # TRL: exp(ref - logp) - (ref - logp) - 1, against the base model
+        self._line["metrics"] = {**ours, **self._line["metrics"]}
+        line = self._flush()
+        if self.tracker is not None and line is not None and self._main:
+            self.tracker.log(self._tracker_row(line))
+        if control.should_save:
+            self._saving = time.perf_counter()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the checkpoint complete, then delete what is no longer kept."""
+        self._flush()
+        if not self._main:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if folder.is_dir() and self.counter is not None:
+            self.steps.sync()
+            np.save(folder / "prompts_seen.npy", np.fromiter(self.counter.prompts_seen, dtype=np.int64))
+            write_json(folder / LEDGER, {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone})
+            self._rotate(folder.parent)
+        if self._saving:
+            seconds = time.perf_counter() - self._saving
+            self._aside += seconds
+            self._add_extra("overhead_gpu_seconds", seconds * self.devices)
+            self._saving = 0.0
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last line, and what was spent after it."""
+        self._flush()
+        self._overhead(state.global_step)
+        if self._own is not None and self.run is not None:
+            self.run.close_segment("finished")
+            self.run.release()
+
+    def close(self) -> None:
+        """Close the records."""
+        self.steps.close()
+
+    def restore_prompts(self, folder: Path) -> None:
+        """Remember the prompts seen before a restart."""
+        if self.counter is not None and (folder / "prompts_seen.npy").is_file():
+            self.counter.prompts_seen.update(int(x) for x in np.load(folder / "prompts_seen.npy"))
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _add_extra(self, name: str, value: float) -> None:
+        self._extra[name] = self._extra.get(name, 0.0) + value
+
+    def _overhead(self, step: int) -> None:
+        """Write a line of pure cost: wall since the mark outside steps and evaluation, and what no line took yet."""
+        now = time.perf_counter()
+        self._add_extra("overhead_gpu_seconds", max(0.0, now - self._mark - self._aside) * self.devices)
+        self._mark, self._aside = now, 0.0
+        if self._main:
+            self.steps.write({"segment": self.segment, "step": step, "time": round(time.time(), 3), "cost": self._extra})
+        self._extra = {}
+
+    def _flush(self) -> dict[str, Any] | None:
+        line, self._line = self._line, None
+        if line is None:
+            return None
+        for name, value in self._extra.items():
+            line["cost"][name] = line["cost"].get(name, 0.0) + value
+        self._extra = {}
+        if self._main:
+            self.steps.write(line)
+        return line
+
+    def _tracker_row(self, line: Mapping[str, Any]) -> dict[str, float]:
+        cost = ComputeCost(**line["cost"])
+        row = {"train/global_step": line["step"], **self.axes()}
+        row |= {f"train/{k}": v for k, v in line["metrics"].items() if isinstance(v, (int, float))}
+        row |= {f"compute/{k}": v for k, v in line["cost"].items()}
+        row |= {"compute/step_seconds": cost.gpu_seconds / self.devices, "compute/rollouts_total": self.cost.rollouts}
+        if self.peak_flops and cost.training_gpu_seconds:
+            row["compute/mfu"] = cost.training_flops / cost.training_gpu_seconds / self.peak_flops
+            row["compute/utilisation"] = cost.total_flops / cost.gpu_seconds / self.peak_flops
+        row |= self._row
+        self._row = {}
+        return row
+
+    def _epochs(self, args: Any, state: Any) -> float:
+        """Passes over the distinct training prompts so far [1]."""
+        trainer = self.counter.trainer if self.counter else None
+        size = len(trainer.train_dataset) if trainer is not None and hasattr(trainer.train_dataset, "__len__") else 0
+        draws = self.cost.rollouts / getattr(args, "num_generations", 1)
+        return draws / size if size else float("nan")
+
+    def _rotate(self, folder: Path) -> None:
+        if self._own is not None or not self.keep:
+            return  # a user's own script keeps its own rules
+        loose = [path for path, ledger in complete_checkpoints(folder) if not ledger.get("kept")]
+        for path in loose[: -self.keep]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def attach(
+    trainer: Any,
+    *,
+    run_dir: str | Path,
+    devices: int | None = None,
+    accelerator: str | None = None,
+    name: str = "",
+    pretraining: Mapping[str, Any] | None = None,
+) -> Meter:
+    """Meter a user's own `GRPOTrainer`: two lines in a script, records in ``run_dir``.
+
+    Args:
+        trainer: built, not yet trained.
+        run_dir: where run.json and steps.jsonl go; the same folder again appends a segment.
+        devices: devices allocated; processes by default [1].
+        accelerator: device name; asked of the device by default.
+        name: shown to people.
+        pretraining: ``{"flops":, "gpu_hours":, "tokens":, "source":}`` of the base, where known.
+
+    Raises:
+        UnknownName: the model's architecture is not known to `scaling.flops`.
+
+    Example:
+        >>> from sweeps.meter import attach
+        >>> attach(trainer, run_dir="runs/mine")  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+    """
+    from sweeps.devices import accelerator_name
+
+    path = Path(run_dir)
+    shape = ModelShape.from_config(trainer.model.config.to_dict())
+    run = RunDirectory(path)
+    stages = ({"stage": "pretrain", **pretraining},) if pretraining else ()
+    record = records.RunRecord(
+        run_id=path.name, name=name or path.name, config={"trl": json.loads(trainer.args.to_json_string())},
+        model={"name": str(trainer.model.config._name_or_path), "params": shape.params},
+        accelerator=accelerator or accelerator_name(), devices=devices or trainer.accelerator.num_processes,
+        stages=stages, provenance={"trainer": "trl", "attached": True},
+    )  # fmt: skip
+    meter = Meter(
+        directory=path, segment=0, devices=record.devices, pretraining=pretraining, run=run,
+        updates_per_rollout=trainer.num_iterations, keep=0,
+    )  # fmt: skip
+    meter._own = record
+    meter.bind(trainer, shape)
+    trainer.add_callback(meter)
+    return meter

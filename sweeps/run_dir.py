@@ -1,0 +1,174 @@
+"""A run directory being written: the lock, the segments of run.json, and what a restart finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from scaling import records
+from scaling.cost import ComputeCost
+from scaling.errors import RecordError
+from scaling.records import RunRecord
+
+__all__ = ["LEDGER", "RunDirectory", "complete_checkpoints", "git_commit", "write_json"]
+
+LEDGER = "ledger.json"  # written last into a checkpoint: its presence says that the checkpoint is complete
+
+
+class RunDirectory:
+    """Exclusive access to one run directory, for one segment.
+
+    Raises:
+        RecordError: another process holds the directory (the message names it), or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordError(f"cannot create run directory {path}: {error.strerror}; choose another runs_dir") from error
+        self._lock = FileLock(path / records.LOCK)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RecordError(f"run directory {path} is in use by {self._holder()}; wait for it, or stop it first") from error
+        write_json(path / f"{records.LOCK}.holder", {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()})
+        self.record: RunRecord | None = None
+
+    def _holder(self) -> str:
+        try:
+            holder = json.loads((self.path / f"{records.LOCK}.holder").read_text())
+            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of resumable checkpoints."""
+        return self.path / records.CHECKPOINTS
+
+    @property
+    def segment(self) -> int:
+        """Number of the current segment."""
+        assert self.record is not None
+        return len(self.record.segments) - 1
+
+    def open_segment(self, record: RunRecord, *, resumed_from: int | None, commit: str | None) -> int:
+        """Write run.json with a new segment; an earlier segment that never ended is marked interrupted."""
+        earlier: tuple[Any, ...] = ()
+        if records.is_run(self.path):
+            earlier = tuple(
+                s if s.get("end") else {**s, "end": None, "cause": "interrupted"} for s in records.read_run(self.path).segments
+            )
+        segment = {
+            "start": _now(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "resumed_from": resumed_from if earlier else None,
+            "git_commit": commit,
+            "packages": _versions(),
+            "python": platform.python_version(),
+        }
+        self.record = replace(record, segments=(*earlier, segment), status="running")
+        records.write_run(self.path, self.record)
+        return self.segment
+
+    def close_segment(self, cause: str, **facts: Any) -> None:
+        """Write how the segment ended: finished, budget, interrupted or failed."""
+        assert self.record is not None
+        last = {**self.record.segments[-1], "end": _now(), "cause": cause, **facts}
+        self.record = replace(self.record, segments=(*self.record.segments[:-1], last), status=cause)
+        records.write_run(self.path, self.record)
+
+    def update(self, **fields: Any) -> None:
+        """Replace fields of run.json."""
+        assert self.record is not None
+        self.record = replace(self.record, **fields)
+        records.write_run(self.path, self.record)
+
+    def progress(self, stage: str, step: int, total: int | None, **facts: Any) -> None:
+        """Say how far the run is, for the launcher's display; never fails a run."""
+        try:
+            write_json(self.path / "progress.json", {"stage": stage, "step": step, "total": total, "time": time.time(), **facts})
+        except RecordError:
+            pass
+
+    def latest_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest complete checkpoint and its ledger; incomplete ones (a kill while writing) are removed."""
+        for folder in sorted(self.checkpoints.glob("checkpoint-*")) if self.checkpoints.is_dir() else []:
+            if not (folder / LEDGER).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+        found = complete_checkpoints(self.checkpoints)
+        return found[-1] if found else None
+
+    def release(self) -> None:
+        """Let the directory go."""
+        self._lock.release()
+
+
+def complete_checkpoints(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Complete checkpoints with their ledgers, by step."""
+    out = []
+    for path in folder.glob("checkpoint-*") if folder.is_dir() else []:
+        try:
+            ledger = json.loads((path / LEDGER).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            continue
+        out.append((path, ledger))
+    return sorted(out, key=lambda item: item[1]["step"])
+
+
+def ledger_cost(ledger: dict[str, Any]) -> ComputeCost:
+    """Cumulative cost at a checkpoint."""
+    return ComputeCost.from_dict(ledger["cost"])
+
+
+def write_json(path: Path, body: dict[str, Any]) -> None:
+    """Replace a small JSON file atomically."""
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tmp.write_text(json.dumps(body, default=str), encoding="utf-8")
+        os.replace(tmp, path)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        raise RecordError(f"cannot write {path}: {error.strerror}; free space or fix permissions, then rerun") from error
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit of the code, with ``+`` where the tree has changes; None outside a repository."""
+    import subprocess
+
+    if commit := os.environ.get("RL_SCALING_COMMIT"):  # set by the launcher beside its snapshot of the code
+        return commit
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def _versions() -> dict[str, str]:
+    out = {}
+    for name in ("rl-scaling", "torch", "transformers", "trl", "accelerate", "datasets", "wandb", "hydra-core", "numpy", "vllm", "peft"):
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return out
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,218 @@
+"""One run, top to bottom: base model, trainer, meter, evaluation, records. ``python -m sweeps.train --help`` teaches.
+
+The same configuration again continues the run; a larger budget extends it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from scaling.cost import ComputeCost
+from scaling.errors import ConfigError, ScalingError
+from scaling.records import RunRecord
+from sweeps.config import RunConfig, conf_dir, resolve
+
+__all__ = ["main", "train"]
+
+
+def train(config: RunConfig) -> Path:
+    """Train one run to its budget in this process, or find that it is there already.
+
+    Args:
+        config: the run.
+
+    Returns:
+        The run's directory.
+
+    Raises:
+        ConfigError: a setting turns out to be impossible once model and task are known.
+        RecordError: the run directory is held by another process, or cannot be written.
+    """
+    start = time.perf_counter()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    import transformers
+    from transformers import PrinterCallback
+
+    from sweeps.budgets import already_reached, planned_run, resolve_limits
+    from sweeps.devices import accelerator_name
+    from sweeps.evaluator import Evaluator
+    from sweeps.grpo import build_trainer
+    from sweeps.meter import Meter
+    from sweeps.models import ScratchModel, load, shape_of
+    from sweeps.pretrain import pretrain
+    from sweeps.progress import Progress
+    from sweeps.run_dir import RunDirectory, git_commit, ledger_cost
+    from sweeps.stop import requested
+    from sweeps.tasks import build
+    from sweeps.tracking import open_tracker
+
+    transformers.utils.logging.disable_progress_bar()
+    # transformers warns about TRL's and its own use of an older name; nothing a user of this project could change
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(config.cluster.threads)
+    task = build(config.task)
+    directory = RunDirectory(config.run_dir)
+    try:
+        # 1. the base model, pretrained here or published
+        if isinstance(config.model, ScratchModel):
+            directory.progress("pretrain", 0, config.pretrain.steps)
+            base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=sys.stderr.isatty())
+            stage, where = base.stage(), base.path
+        else:
+            stage, where = config.model.stage(shape_of(config.model, task)), None
+        started = time.perf_counter() if isinstance(config.model, ScratchModel) else start  # pretraining has its own account
+
+        # 2. where the run stands: a complete checkpoint, or nothing
+        accelerator = accelerator_name() if config.cluster.accelerator == "auto" else config.cluster.accelerator
+        limits = resolve_limits(config.budget, stage, accelerator)
+        milestones = tuple(resolve_limits(m, stage, accelerator) for m in config.milestones)
+        found = directory.latest_checkpoint()
+        before = ledger_cost(found[1]) if found else ComputeCost()
+        step = found[1]["step"] if found else 0
+        if found and already_reached(directory.path, limits, step, before):
+            print(f"{config.run_dir}: already at its budget ({limits.reached(step, before)}); nothing to do", flush=True)
+            return directory.path
+
+        # 3. model, trainer
+        model, tokenizer = load(config.model, task, path=where)
+        shape = shape_of(config.model, task)
+        trainer = build_trainer(
+            config, model=model, tokenizer=tokenizer, task=task,
+            rows=task.training_rows(n=config.grpo.training_prompts, seed=config.seed), output_dir=directory.checkpoints,
+            base=where if config.grpo.beta else None, world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        )  # fmt: skip
+
+        # 4. records, mirror, meter, evaluation
+        record = RunRecord(
+            run_id=config.run_id, recipe_hash=config.recipe_hash, base_hash=config.base_hash,
+            name=config.name or f"{config.model.name}-s{config.seed}", sweep=config.sweep, config=config.model_dump(),
+            model={"name": config.model.name, "params": shape.params, "non_embedding_params": shape.non_embedding_params,
+                   "revision": getattr(config.model, "revision", None), "shape": _plain(shape)},
+            accelerator=accelerator, devices=config.cluster.devices, shared=config.cluster.shared, stages=(stage,),
+            provenance={"trainer": "rl-scaling", "accounting": "counted by the meter, step by step"},
+            benchmarks={n: {"guess_rate": b.guess_rate, "problems": len(b.prompts)} for n, b in task.benchmarks().items()},
+        )  # fmt: skip
+        segment = directory.open_segment(record, resumed_from=step if found else None, commit=git_commit(Path.cwd()))
+        tracker = open_tracker(
+            mode=config.tracking.mode, project=config.tracking.project, entity=config.tracking.entity,
+            directory=directory.path, run_id=config.run_id, name=record.name, group=f"{config.recipe_hash}-{config.model.name}",
+            tags=[config.model.name, config.task.name, f"grpo={config.grpo.loss}", *config.tracking.tags],
+            config={**config.model_dump(), "params": shape.params, "recipe_hash": config.recipe_hash, "base_hash": config.base_hash,
+                    "pretraining_flops": stage.get("flops")}, resume=found is not None,
+        )  # fmt: skip
+        meter = Meter(
+            directory=directory.path, segment=segment, devices=config.cluster.devices, limits=limits,
+            milestones=tuple(m for m in milestones if not m.reached(step, before)), start=started, before=before,
+            pretraining=stage, tracker=tracker, run=directory, updates_per_rollout=config.grpo.updates_per_rollout,
+            boundary=config.grpo.optimiser_steps_per_generation, keep=config.checkpoint.keep, peak_flops=_peak(accelerator),
+            stop_requested=requested,
+        )  # fmt: skip
+        evaluator = Evaluator(
+            config=config.eval, task=task, tokenizer=tokenizer, shape=shape, meter=meter, directory=directory.path,
+            segment=segment, planned=lambda s, c: planned_run(limits, s, c), shown=config.tracking.completions,
+        )  # fmt: skip
+        meter.bind(trainer, shape)
+        trainer.remove_callback(PrinterCallback)
+        for callback in (meter, evaluator, Progress(name=record.name, meter=meter, total=limits.steps)):
+            trainer.add_callback(callback)
+
+        # 5. train; say how it ended
+        cause, code = "failed", 1
+        try:
+            if found:
+                meter.restore_prompts(found[0])
+            trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+            _end(trainer, directory)
+            cause = "interrupted" if meter.stopped == "stop requested" else "finished"
+            code = 0
+        except KeyboardInterrupt:
+            cause, code = "interrupted", 130
+            raise
+        finally:
+            meter.close()
+            evaluator.close()
+            directory.close_segment(
+                cause, stopped=meter.stopped, final_step=trainer.state.global_step, final_cost=meter.cost.to_dict()
+            )
+            tracker.finish(exit_code=code)
+        directory.progress("done", trainer.state.global_step, trainer.state.global_step)
+        return directory.path
+    finally:
+        directory.release()
+
+
+def main() -> None:
+    """Entry point of ``python -m sweeps.train``: one run, or with ``-m`` a sweep."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole; users see one line
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def run(composed: DictConfig) -> None:
+        body: Any = OmegaConf.to_container(composed, resolve=True)
+        config = resolve(body)
+        print(f"run {config.run_id} -> {config.run_dir}", flush=True)
+        train(config)
+
+    try:
+        run()
+    except (ScalingError, HydraException, OmegaConfBaseException) as error:
+        sys.exit("\n".join(f"error: {line}" for line in _lines(error)))
+
+
+def _lines(error: Exception) -> list[str]:
+    """One line an error; Hydra's advice to force an unknown key with ``+`` is replaced by what is allowed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("full_key")]
+    if isinstance(error, ScalingError):
+        return lines
+    first = lines[0] if lines else type(error).__name__
+    if first.startswith("Could not override"):
+        key = first.split("'")[1]
+        try:
+            resolve({key.split(".")[0]: {key.split(".")[1]: None}} if "." in key else {key: None})
+        except ConfigError as known:
+            hints = [line for line in str(known).splitlines() if line.startswith(f"{key}: unknown key")]
+            if hints:
+                return hints
+        return [f"{key}: unknown key; see python -m sweeps.train --help"]
+    options = next((line for line in lines if "Available options" in line), "")
+    rest = " ".join(lines[lines.index(options) + 1 :]) if options else ""
+    return [f"{first} {options} {rest}".strip()]
+
+
+def _peak(accelerator: str) -> float | None:
+    """Dense bf16 peak of the accelerator [FLOP/s]; None where there is none to state (CPU)."""
+    from scaling.errors import UnknownName
+    from scaling.hardware import peak_flops
+
+    try:
+        return peak_flops(accelerator)
+    except UnknownName:
+        return None
+
+
+def _end(trainer: Any, directory: Any) -> None:
+    """Keep the final weights where the last checkpoint is older than them."""
+    step = trainer.state.global_step
+    if not (directory.checkpoints / f"checkpoint-{step}").is_dir():
+        trainer.save_model(str(directory.path / "final"))
+
+
+def _plain(shape: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {k: v for k, v in asdict(shape).items() if not (isinstance(v, float) and math.isnan(v))}
+
+
+if __name__ == "__main__":
+    main()
