@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RunTable", "load_runs"]
 
-AXIS_COLUMNS = ("gpu_hours", "total_flops", "tokens", "rollouts", "pretraining_flops_ratio", "pretraining_gpu_hours_ratio")
+# one run: its row of runs, its rows of steps and evals, what was skipped
+Assembled = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], list[records.Skipped]]
+
+AXIS_COLUMNS = (
+    "gpu_hours", "total_flops", "tokens", "rollouts", "pretraining_flops_ratio", "pretraining_gpu_hours_ratio",
+)  # fmt: skip
+
+
+NO_STEPS = ["run_id", "step", "segment", "gpu_seconds", *COST_FIELDS]
+NO_EVALS = ["run_id", "step", "benchmark", "decoding", "pass@1"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +38,17 @@ class RunTable:
     """Runs, their steps and their evaluations as three tidy pandas tables.
 
     Attributes:
-        runs: one row a run: ``run_id``, ``name``, ``model``, ``params``, ``recipe_hash``, ``base_hash``, ``accelerator``,
-            ``devices``, ``shared``, ``pretraining_flops`` [FLOP], ``pretraining_gpu_hours`` [GPU h], ``gpu_hours`` [GPU h]
-            (laws are fitted against it), ``gpu_hours_paid`` [GPU h] (the bill), ``redone_gpu_hours`` [GPU h],
-            ``total_flops`` [FLOP], ``tokens`` [token], ``rollouts``, ``steps``, ``segments``, ``confidence``, ``path``.
+        runs: one row a run: ``run_id``, ``name``, ``model``, ``params``, ``recipe_hash``, ``base_hash``,
+            ``accelerator``, ``devices``, ``shared``, ``pretraining_flops`` [FLOP], ``pretraining_gpu_hours`` [GPU h],
+            ``gpu_hours`` [GPU h] (laws are fitted against it), ``gpu_hours_paid`` [GPU h] (the bill),
+            ``redone_gpu_hours`` [GPU h], ``total_flops`` [FLOP], ``tokens`` [token], ``rollouts``, ``steps``,
+            ``segments``, ``confidence``, ``path``.
         steps: one row an optimiser step (the newest where it was redone): ``run_id``, ``step``, ``segment``, the
             increments of cost by their names in `ComputeCost` plus ``gpu_seconds`` (without evaluation), the metrics
             (``reward``, ``completion_length``, ...), and the cumulative axes ``cumulative_<axis>``.
         evals: one row an evaluation: ``run_id``, ``step``, ``benchmark``, ``decoding``, ``temperature``, ``k``,
-            ``n_items``, ``successes`` (per item), ``pass@1``, ``stderr``, ``completion_length``, ``truncation_rate``, and
-            the cumulative axes by their names.
+            ``n_items``, ``successes`` (per item), ``pass@1``, ``stderr``, ``completion_length``, ``truncation_rate``,
+            and the cumulative axes by their names.
         skipped: lines that were not read, and why.
     """
 
@@ -68,7 +78,8 @@ class RunTable:
         metric: str = "pass@1",
         axis: str = "gpu_hours",
         by: str | Sequence[str] | None = None,
-        decoding: str = "sampled",
+        decoding: str | None = None,
+        force: bool = False,
     ) -> dict[str, list[Curve]]:
         """Curves of a held-out benchmark, grouped.
 
@@ -78,14 +89,16 @@ class RunTable:
                 ``truncation_rate``, or a metric of the steps table such as ``reward``.
             axis: one of `scaling.curve.AXES`; a run that lacks it raises, it is never replaced by another.
             by: column(s) of ``runs`` whose values name the groups; each run alone by default.
-            decoding: ``sampled`` or ``greedy``.
+            decoding: ``sampled`` or ``greedy``; default: sampled where it was recorded, else the one that was.
+            force: pool runs in a group although their evaluations differ in k, temperature, decoding or reward range.
 
         Returns:
             group name -> curves, one a run (seeds of one law, when ``by`` is the recipe and size).
 
         Raises:
             UnknownName: no such benchmark, metric, axis or column.
-            ScalingError: the axis is not known for a run, or its hours were metered on a shared device.
+            ScalingError: the axis is not known for a run, its hours were metered on a shared device, or the runs of a
+                group were evaluated or rewarded differently.
 
         Example:
             >>> table = load_runs("runs/demo")  # doctest: +SKIP
@@ -98,8 +111,16 @@ class RunTable:
                 raise UnknownName(f"by must be a column of runs ({', '.join(self.runs.columns)}), got {column!r}")
         self._check_axis_usable(axis)
         if metric in self.steps.columns and not metric.startswith("pass@"):
+            if not force:
+                ranges = dict(zip(self.runs["run_id"], self.runs.get("reward_range", [])))
+                self._check_pooled(columns, {k: {v} for k, v in ranges.items() if isinstance(v, str)}, "reward range")
             return self._step_curves(metric, axis, columns)
         evals = self._pick(benchmark, decoding)
+        if not force:
+            settings: dict[str, set[Any]] = {}
+            for run_id, *one in evals[["run_id", "k", "temperature", "decoding"]].itertuples(index=False):
+                settings.setdefault(run_id, set()).add(", ".join(map(str, one)))
+            self._check_pooled(columns, settings, "k, temperature, decoding")
         groups: dict[str, list[Curve]] = {}
         by_run = dict(list(evals.groupby("run_id", sort=False)))
         for row in self.runs.to_dict("records"):
@@ -110,7 +131,21 @@ class RunTable:
             groups.setdefault(name, []).append(_eval_curve(part, row, metric=metric, axis=axis))
         return groups
 
-    def _pick(self, benchmark: str | None, decoding: str) -> pd.DataFrame:
+    def _check_pooled(self, columns: list[str], settings: dict[str, set[Any]], what: str) -> None:
+        """Refuse a group of runs that have no setting in common."""
+        first: dict[str, str] = {}
+        for row in self.runs.to_dict("records"):
+            run_id, name = row["run_id"], " ".join(str(row[c]) for c in columns)
+            if run_id not in settings:
+                continue
+            other = first.setdefault(name, run_id)
+            if not settings[run_id] & settings[other]:
+                raise ScalingError(
+                    f"runs {other} and {run_id} of group {name!r} cannot be pooled, their {what} differ: "
+                    f"{_words(settings[other])} and {_words(settings[run_id])}; group them apart, or pass force=True"
+                )
+
+    def _pick(self, benchmark: str | None, decoding: str | None) -> pd.DataFrame:
         names = sorted(self.evals["benchmark"].unique()) if len(self.evals) else []
         if benchmark is None:
             if len(names) != 1:
@@ -118,9 +153,11 @@ class RunTable:
             benchmark = names[0]
         if benchmark not in names:
             raise UnknownName(f"benchmark must be one of {', '.join(names) or '(none recorded)'}, got {benchmark!r}")
+        known = sorted(self.evals.loc[self.evals["benchmark"] == benchmark, "decoding"].unique())
+        if decoding is None:
+            decoding = known[0] if len(known) == 1 else "sampled"
         part = self.evals[(self.evals["benchmark"] == benchmark) & (self.evals["decoding"] == decoding)]
         if part.empty:
-            known = sorted(self.evals.loc[self.evals["benchmark"] == benchmark, "decoding"].unique())
             raise UnknownName(f"decoding of {benchmark} must be one of {', '.join(known)}, got {decoding!r}")
         return part
 
@@ -128,8 +165,8 @@ class RunTable:
         if axis in ("gpu_hours", "pretraining_gpu_hours_ratio") and len(self.runs) and self.runs["shared"].any():
             shared = self.runs.loc[self.runs["shared"], "run_id"]
             raise ScalingError(
-                f"GPU-hours cannot be an axis: {len(shared)} run(s), first {shared.iloc[0]}, shared their device with other "
-                "runs, so their hours are noise; use axis='total_flops'"
+                f"GPU-hours cannot be an axis: {len(shared)} run(s), first {shared.iloc[0]}, shared their device with "
+                "other runs, so their hours are noise; use axis='total_flops'"
             )
 
     def _step_curves(self, metric: str, axis: str, columns: list[str]) -> dict[str, list[Curve]]:
@@ -169,28 +206,38 @@ def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) 
         >>> load_runs("runs/demo")  # doctest: +SKIP
         RunTable(3 runs, 360 steps, 72 evaluations)
     """
-    import pandas as pd
-
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
     found = [run for p in paths for run in find_runs(p)]
     if not found:
         raise RecordError(f"no run directory (a folder with run.json) under {', '.join(map(str, paths)) or 'no path'}")
+    return build_table((_load_one(run_path) for run_path in found), strict=strict)
+
+
+def build_table(parts: Iterable[Assembled], *, strict: bool = False) -> RunTable:
+    """Join runs as `assemble` returns them: the one way a `RunTable` comes to be, from disk or from a foreign log.
+
+    Raises:
+        RecordError: two runs share an id, or (strict) a line is bad.
+    """
+    import pandas as pd
+
     runs, steps, evals, skipped, seen = [], [], [], [], {}
-    for run_path in found:
-        row, step_rows, eval_rows, bad = _load_one(run_path)
+    for row, step_rows, eval_rows, bad in parts:
         if row["run_id"] in seen:
-            raise RecordError(f"run id {row['run_id']} is in {seen[row['run_id']]} and in {run_path}: load one of them")
-        seen[row["run_id"]] = run_path
+            raise RecordError(
+                f"run id {row['run_id']} is in {seen[row['run_id']]} and in {row['path']}: load one of them"
+            )
+        seen[row["run_id"]] = row["path"]
         if strict and bad:
-            raise RecordError(f"{run_path}: {bad[0]}")
+            raise RecordError(f"{row['path']}: {bad[0]}")
         runs.append(row)
         steps.extend(step_rows)
         evals.extend(eval_rows)
         skipped.extend(bad)
     return RunTable(
         runs=pd.DataFrame(runs),
-        steps=pd.DataFrame(steps, columns=None if steps else ["run_id", "step", "segment", "gpu_seconds", *COST_FIELDS]),
-        evals=pd.DataFrame(evals, columns=None if evals else ["run_id", "step", "benchmark", "decoding", "pass@1"]),
+        steps=pd.DataFrame(steps, columns=None if steps else NO_STEPS),
+        evals=pd.DataFrame(evals, columns=None if evals else NO_EVALS),
         skipped=tuple(skipped),
     )
 
@@ -207,15 +254,32 @@ def find_runs(path: Path) -> list[Path]:
     return out
 
 
-def _load_one(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], list[records.Skipped]]:
+def _load_one(path: Path) -> Assembled:
     record = records.read_run(path)
     step_lines, bad_steps = records.read_lines(path / records.STEPS)
     eval_lines, bad_evals = records.read_lines(path / records.EVALS)
-    bad = [*bad_steps, *bad_evals]
+    return assemble(record, step_lines, eval_lines, path=path, skipped=[*bad_steps, *bad_evals])
+
+
+def assemble(
+    record: records.RunRecord,
+    step_lines: Iterable[tuple[dict[str, Any], int]],
+    eval_lines: Iterable[tuple[dict[str, Any], int]],
+    *,
+    path: Path,
+    skipped: Iterable[records.Skipped] = (),
+) -> Assembled:
+    """One run's row, step rows and evaluation rows from its record and its lines with their numbers.
+
+    ``record.provenance["unknown_axes"]`` names axes whose cost the run's log does not hold: they are NaN, never 0.
+    """
+    bad = list(skipped)
+    unknown = frozenset(record.provenance.get("unknown_axes") or ())
     resumed = {i: s.get("resumed_from") for i, s in enumerate(record.segments)}
     # the last step of each segment that was kept: later segments restart from their checkpoint
     kept_until = {
-        i: min((r for j, r in resumed.items() if j > i and r is not None), default=math.inf) for i in range(len(resumed) + 1)
+        i: min((r for j, r in resumed.items() if j > i and r is not None), default=math.inf)
+        for i in range(len(resumed) + 1)
     }
     costs: dict[tuple[int, int], dict[str, float]] = {}
     metrics: dict[tuple[int, int], dict[str, Any]] = {}
@@ -244,7 +308,7 @@ def _load_one(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[di
                 continue
         row = {"run_id": record.run_id, "step": key[0], "segment": key[1]}
         row |= {name: getattr(cost, name) for name in COST_FIELDS} | {"gpu_seconds": cost.gpu_seconds}
-        row |= {f"cumulative_{a}": v for a, v in _axes(total, pre_flops, pre_hours).items()}
+        row |= {f"cumulative_{a}": v for a, v in _axes(total, pre_flops, pre_hours, unknown).items()}
         steps.append(row | metrics[key])
     evals: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row, number in eval_lines:
@@ -254,7 +318,7 @@ def _load_one(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[di
             continue
         if row["step"] > kept_until.get(row.get("segment", 0), math.inf):
             continue  # its step was redone from an earlier checkpoint and evaluated again
-        out = _eval_row(record.run_id, row, pre_flops, pre_hours)
+        out = _eval_row(record.run_id, row, pre_flops, pre_hours, unknown)
         evals[out["benchmark"], out["decoding"], out["k"], out["temperature"], out["step"]] = out  # newest wins
     run = {
         "run_id": record.run_id, "name": record.name or path.name, "sweep": record.sweep,
@@ -272,13 +336,27 @@ def _load_one(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[di
         "steps": max((r["step"] for r in steps), default=0), "segments": len(record.segments),
         "status": record.status, "confidence": record.confidence,
         "trainer": record.provenance.get("trainer", ""), "path": str(path),
+        "reward_range": _text((record.provenance.get("semantics") or {}).get("reward_range")),
     }  # fmt: skip
     run |= {f"total_{name}": getattr(total, name) for name in COST_FIELDS if name.endswith("flops")}
+    run |= dict.fromkeys(unknown & run.keys(), math.nan)
+    if "gpu_hours" in unknown:
+        run["gpu_hours_paid"] = math.nan
     return run, steps, list(evals.values()), bad
 
 
-def _axes(cost: ComputeCost, pre_flops: float | None, pre_hours: float | None) -> dict[str, float]:
-    return {
+def _words(values: set[Any]) -> str:
+    return " | ".join(sorted(map(str, values)))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _axes(
+    cost: ComputeCost, pre_flops: float | None, pre_hours: float | None, unknown: frozenset[str]
+) -> dict[str, float]:
+    axes = {
         "gpu_hours": cost.gpu_hours,
         "total_flops": cost.total_flops,
         "tokens": cost.tokens,
@@ -286,9 +364,15 @@ def _axes(cost: ComputeCost, pre_flops: float | None, pre_hours: float | None) -
         "pretraining_flops_ratio": cost.total_flops / pre_flops if pre_flops else math.nan,
         "pretraining_gpu_hours_ratio": cost.gpu_hours / pre_hours if pre_hours else math.nan,
     }
+    for name, ratio in (("total_flops", "pretraining_flops_ratio"), ("gpu_hours", "pretraining_gpu_hours_ratio")):
+        if name in unknown:
+            axes[ratio] = math.nan
+    return axes | dict.fromkeys(unknown & axes.keys(), math.nan)
 
 
-def _eval_row(run_id: str, row: dict[str, Any], pre_flops: float | None, pre_hours: float | None) -> dict[str, Any]:
+def _eval_row(
+    run_id: str, row: dict[str, Any], pre_flops: float | None, pre_hours: float | None, unknown: frozenset[str]
+) -> dict[str, Any]:
     sampling = row.get("sampling") or {}
     counts, k = row.get("successes"), row.get("k")
     cost = ComputeCost(**row.get("cost", {}))
@@ -297,14 +381,16 @@ def _eval_row(run_id: str, row: dict[str, Any], pre_flops: float | None, pre_hou
         "decoding": sampling.get("decoding", "sampled"), "temperature": sampling.get("temperature"),
         "k": k, "n_items": len(counts) if counts is not None else row.get("n_items"),
         "successes": counts,
-        "completion_length": row.get("completion_length", math.nan), "truncation_rate": row.get("truncation_rate", math.nan),
+        "completion_length": row.get("completion_length", math.nan),
+        "truncation_rate": row.get("truncation_rate", math.nan),
     }  # fmt: skip
     if counts is not None and k:
         out["pass@1"] = float(np.mean(counts)) / k if counts else math.nan
         out["stderr"] = sampling_error(counts, k)
     else:
         out["pass@1"], out["stderr"] = row.get("score", math.nan), row.get("stderr", math.nan)
-    return out | _axes(cost, pre_flops, pre_hours)
+    # further scores of the same samples: maj@8, best@8, pass@8 as a foreign trainer computed it
+    return row.get("metrics", {}) | out | _axes(cost, pre_flops, pre_hours, unknown)
 
 
 def _eval_curve(part: pd.DataFrame, run: dict[str, Any], *, metric: str, axis: str) -> Curve:
@@ -318,15 +404,20 @@ def _eval_curve(part: pd.DataFrame, run: dict[str, Any], *, metric: str, axis: s
     stderr: np.ndarray | None = None
     if metric == "pass@1":
         y, stderr = part["pass@1"].to_numpy(float), part["stderr"].to_numpy(float)
+    elif metric in part.columns and part[metric].notna().all():
+        y, counts = part[metric].to_numpy(float), None
     elif metric.startswith("pass@") and metric[5:].isdigit():
         if counts is None or k is None:
-            raise ScalingError(f"{metric} needs per-item success counts with one k throughout; run {run['run_id']} has none")
+            raise ScalingError(
+                f"{metric} needs per-item success counts with one k throughout; run {run['run_id']} has none"
+            )
         y = np.array([pass_at_k(row, k, int(metric[5:])).mean() for row in counts])
         counts = None  # they are counts of pass@1
-    elif metric in part.columns:
-        y, counts = part[metric].to_numpy(float), None
     else:
-        raise UnknownName(f"metric must be pass@1, pass@k, completion_length, truncation_rate or a column of steps, got {metric!r}")
+        raise UnknownName(
+            "metric must be pass@1, pass@k, completion_length, truncation_rate or a column of evals or steps, "
+            f"got {metric!r}"
+        )
     if stderr is not None and not np.all(np.isfinite(stderr)):
         stderr = None
     return Curve(
@@ -338,9 +429,7 @@ def _eval_curve(part: pd.DataFrame, run: dict[str, Any], *, metric: str, axis: s
 def _axis_values(x: np.ndarray, axis: str, run: dict[str, Any]) -> np.ndarray:
     if np.isnan(x).any():
         what = "pretraining cost" if axis.startswith("pretraining") else f"cost for axis {axis}"
-        raise ScalingError(
-            f"run {run['run_id']} has no {what}: record it in run.json (stages), or use another axis such as total_flops"
-        )
+        raise ScalingError(f"run {run['run_id']} has no {what}: record it in run.json (stages), or use another axis")
     return x
 
 
