@@ -87,13 +87,13 @@ def write_run_dir(
             "tokens": size.pretraining_flops / 6 / size.params, "loss": 1.4 * size.params**-0.03, "source": "metered",
         })  # fmt: skip
     stages.append({"stage": "rl"})
-    segments = [{"start": "2026-01-05T10:00:00Z", "end": "2026-01-05T11:00:00Z", "host": "node1", "end_cause": "finished",
-                 "commit": "0123abcd", "versions": {"trl": "1.16.0", "torch": "2.13.0"}}]  # fmt: skip
+    segments = [{"start": "2026-01-05T10:00:00Z", "end": "2026-01-05T11:00:00Z", "host": "node1", "cause": "finished",
+                 "git_commit": "0123abcd", "packages": {"trl": "1.16.0", "torch": "2.13.0"}}]  # fmt: skip
     redo_from = None
     if restart_at is not None:
         redo_from = max(0, restart_at - 10)
-        segments[0]["end_cause"] = "interrupted"
-        segments.append({**segments[0], "end_cause": "finished", "resumed_from": redo_from, "commit": "4567ef01"})
+        segments[0]["cause"] = "interrupted"
+        segments.append({**segments[0], "cause": "finished", "resumed_from": redo_from, "git_commit": "4567ef01"})
     write_run(path, RunRecord(
         run_id=run_id, name=name or f"{size.name}-{loss_type}-s{seed}", sweep="ladder",
         recipe_hash=f"recipe-{loss_type}", base_hash=f"base-{size.name}",

@@ -1,0 +1,105 @@
+"""``rl-scaling check``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scaling import records
+from scaling.cost import ComputeCost
+from scaling.errors import RecordError
+from scaling.runs import find_runs
+from scaling.schema import EVAL_SCHEMA, RUN_SCHEMA, STEP_SCHEMA, violation
+
+
+@dataclass
+class Finding:
+    """What was found in one run directory."""
+
+    path: Path
+    errors: list[str] = field(default_factory=list)
+    torn: list[str] = field(default_factory=list)
+    good: dict[str, int] = field(default_factory=dict)
+    cost: ComputeCost = field(default_factory=ComputeCost)
+
+
+def check_run(path: Path) -> Finding:
+    """Check one run directory: run.json and every line of its records against the schema.
+
+    A torn last line is what a kill leaves behind: it is listed, and is no error.
+    """
+    found = Finding(path)
+    body = _body(path, found)
+    if body is not None:
+        reason = violation(body, RUN_SCHEMA)
+        if reason:
+            found.errors.append(f"{records.RUN}: {reason}")
+    for name, schema, check in (
+        (records.STEPS, STEP_SCHEMA, records.check_step),
+        (records.EVALS, EVAL_SCHEMA, records.check_eval),
+    ):
+        rows, skipped = records.read_lines(path / name)
+        for line in skipped:
+            (found.torn if line.reason == "torn last line" else found.errors).append(str(line))
+        good = 0
+        for row, number in rows:
+            reason = check(row) or violation(row, schema)
+            if reason:
+                found.errors.append(str(records.Skipped(name, number, reason)))
+                continue
+            good += 1
+            if name == records.STEPS:
+                found.cost = found.cost + ComputeCost(**row.get("cost", {}))
+        found.good[name] = good
+    return found
+
+
+def _body(path: Path, found: Finding) -> Any:
+    try:
+        return json.loads((path / records.RUN).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        found.errors.append(f"{records.RUN}: must be readable JSON: {error}")
+        return None
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--quiet", is_flag=True, help="Print only what is wrong, and the last line.")
+def check(runs: tuple[Path, ...], quiet: bool) -> None:
+    r"""Check RUNS (run directories, or folders that hold some) against the records' published schema.
+
+    \b
+    rl-scaling check runs/demo
+
+    Counts the good lines, lists every skipped line with its number and reason, and sums the cost. A torn last line is
+    what a kill leaves and is no error. The exit code is 1 where anything is wrong.
+    """
+    paths = [run for path in runs for run in find_runs(path)]
+    if not paths:
+        raise RecordError(f"no run directory (a folder with {records.RUN}) under {', '.join(map(str, runs))}")
+    total, wrong, steps, evals = ComputeCost(), 0, 0, 0
+    for path in paths:
+        found = check_run(path)
+        total, wrong = total + found.cost, wrong + len(found.errors)
+        steps, evals = steps + found.good[records.STEPS], evals + found.good[records.EVALS]
+        if not quiet:
+            state = f"{len(found.errors)} errors" if found.errors else "ok"
+            click.echo(
+                f"{path}: {state}; {found.good[records.STEPS]} steps, {found.good[records.EVALS]} evaluations, "
+                f"{found.cost.gpu_hours:.4g} GPU-hours, {found.cost.total_flops:.4g} RL model FLOPs"
+            )
+        for line in found.errors:
+            click.echo(f"  error  {path / line if quiet else line}")
+        for line in [] if quiet else found.torn:
+            click.echo(f"  torn   {line} (a kill in the middle of a write; the line is ignored)")
+    click.echo(
+        f"{len(paths)} runs, {steps} steps, {evals} evaluations, {total.gpu_hours:.4g} GPU-hours in steps "
+        f"({total.gpu_hours_paid:.4g} with evaluation and overhead, redone work included), "
+        f"{total.total_flops:.4g} RL model FLOPs: {wrong} errors"
+    )
+    if wrong:
+        raise click.exceptions.Exit(1)
