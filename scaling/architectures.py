@@ -222,13 +222,15 @@ def read_config(config: Config) -> ModelShape:
 def _shape(name: str, known: _Architecture, config: Config) -> ModelShape:
     hidden, layers = _size(config, "hidden_size"), _size(config, "num_hidden_layers")
     heads = _size(config, "num_attention_heads")
-    kv_heads = int(config.get("num_key_value_heads") or heads) if known.grouped else heads
+    kv_heads = heads
+    if known.grouped and config.get("num_key_value_heads") is not None:
+        kv_heads = _size(config, "num_key_value_heads")
     latent = config.get("kv_lora_rank")
     if latent is not None:
         head_dim = _size(config, "qk_nope_head_dim") + _size(config, "qk_rope_head_dim")
         kv_heads = heads
     else:
-        head_dim = int(config.get("head_dim") or hidden // heads)
+        head_dim = _size(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
     mixture = known.moe(config, layers) if known.moe else {}
     if mixture and not mixture["num_moe_layers"]:
         mixture = {}
@@ -268,6 +270,8 @@ def _windows(known: _Architecture, config: Config, layers: int) -> Windows:
                 f"layer_types may hold full_attention and sliding_attention, got {', '.join(sorted(foreign))}: "
                 "the FLOPs of such layers are not known here"
             )
+        if len(types) != layers:
+            raise ScalingError(f"layer_types must name all {layers} layers of num_hidden_layers, got {len(types)}")
         size = config.get("sliding_window")
         windows = tuple(size if kind == "sliding_attention" else None for kind in types)
     return windows if any(window is not None for window in windows) else ()
