@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import netrc
 import os
@@ -223,8 +224,9 @@ class WandbTracker(Tracker):
             try:
                 run = self._init(mode)
             except Exception as error:  # whatever goes wrong in the mirror, training goes on
-                what = "start online, mirroring to offline files instead" if mode != modes[-1] else "start"
-                self._fail(what, error)
+                last = mode == modes[-1]
+                self._fail("start" if last else "start online, mirroring to offline files instead", error)
+                self._teardown()  # the failed run would hold its id
             else:
                 self.mode = mode
                 return run
@@ -274,12 +276,18 @@ class WandbTracker(Tracker):
     def _end(self, run: Any, exit_code: int) -> None:
         if run is None:
             return
-        import wandb
-
         try:
             run.finish(exit_code=exit_code)
         except Exception as error:  # see _start
             self._fail("end", error)
+        self._teardown()
+        trouble = _core_trouble(run.settings.log_internal)
+        if trouble:
+            self._fail("mirror all rows", trouble)
+
+    def _teardown(self) -> None:
+        import wandb
+
         try:
             wandb.teardown()  # waits until the files are complete, and ends wandb-core
         except (Exception, SystemExit) as error:  # it exits with wandb-core's code
@@ -312,6 +320,8 @@ def wandb_settings(**changes: Any) -> Any:
     """Settings of every wandb session of this project: quiet, bounded in time, no console capture, no code upload."""
     import wandb
 
+    # On a full disk every line of wandb's debug.log would be a traceback on stderr; wandb-core keeps its own log.
+    logging.getLogger("wandb").setLevel(logging.CRITICAL)
     base = {
         "init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT, "finish_timeout_raises": True, "console": "off",
         "silent": True, "disable_code": True, "disable_job_creation": True, "save_code": False,
@@ -319,6 +329,17 @@ def wandb_settings(**changes: Any) -> Any:
         "x_transaction_log_flush_interval": 1.0,  # [s] a kill -9 loses one second of offline rows, not fifteen
     }  # fmt: skip
     return wandb.Settings(**(base | changes))
+
+
+def _core_trouble(log: str) -> str | None:
+    """What wandb-core gave up on, from its own log: finish() does not say (HTTP 400, a full disk)."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as lines:
+            found = (line for line in lines if "filestream: fatal error" in line or "failed to save record" in line)
+            first = next(found, None)
+        return str(json.loads(first)["msg"]) if first else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _number(value: Any) -> float | int | None:
@@ -354,6 +375,7 @@ def _kill_core() -> None:
     process = getattr(getattr(connection, "_proc", None), "_process", None)
     if process is not None:
         process.kill()
+        process.wait()
 
 
 def _netrc_key() -> str | None:

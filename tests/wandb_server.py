@@ -321,8 +321,8 @@ def _list_runs(server: WandbServer, v: Any) -> dict[str, Any]:
 
 
 def _matches(run: StoredRun, filters: Mapping[str, Any]) -> bool:
-    attributes = {"state": "state", "group": "group", "name": "name", "display_name": "display_name", "jobType": "job_type"}
-    values = {key: getattr(run, attribute) for key, attribute in attributes.items()}
+    values = {key: getattr(run, key) for key in ("state", "group", "name", "display_name")}
+    values["jobType"] = run.job_type
     for key, want in filters.items():
         if key == "$and":
             if not all(_matches(run, part) for part in want):

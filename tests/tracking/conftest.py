@@ -20,6 +20,9 @@ def load_server_module():
     return module
 
 
+load_server_module()
+
+
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
