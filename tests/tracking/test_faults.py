@@ -13,15 +13,15 @@ import wandb_server
 
 pytest.importorskip("wandb")
 
-from sweeps import tracking
+from sweeps import wandb_mirror
 from sweeps.tracking import open_tracker
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(tracking, "INIT_TIMEOUT", 1.0)
-    monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
-    monkeypatch.setattr(tracking, "GRACE", 1.5)
+    monkeypatch.setattr(wandb_mirror, "INIT_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_mirror, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_mirror, "GRACE", 1.5)
 
 
 def rows(n: int, start: int = 0):
@@ -30,7 +30,7 @@ def rows(n: int, start: int = 0):
 
 def started(tracker, mode: str) -> None:
     deadline = time.monotonic() + 30
-    while not (tracker._directory / tracking.MIRROR).exists() and time.monotonic() < deadline:
+    while not (tracker._directory / wandb_mirror.MIRROR).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert tracker.mode == mode
 
@@ -93,8 +93,10 @@ def test_killed_core(tmp_path, capsys):
     tracker = open_tracker(directory=tmp_path / "run", run_id="r")
     started(tracker, "offline")
     os.kill(core_pid(), signal.SIGKILL)
-    for row in rows(500):
-        tracker.log(row)
+    for batch in (rows(50), rows(50, 50)):
+        for row in batch:
+            tracker.log(row)
+        time.sleep(0.5)  # rows that the dead process's socket took are lost without a trace
     tracker.finish()
     assert tracker.lost > 0 and not tracker._thread.is_alive()
     first, total = reports(capsys)
@@ -116,8 +118,8 @@ def test_hung_core_is_given_up(tmp_path, capsys):
 
 
 def test_full_queue_counts_and_returns(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tracking, "QUEUE_ROWS", 10)
-    monkeypatch.setattr(tracking.WandbTracker, "_start", lambda self: time.sleep(0.5))
+    monkeypatch.setattr(wandb_mirror, "QUEUE_ROWS", 10)
+    monkeypatch.setattr(wandb_mirror.WandbTracker, "_start", lambda self: time.sleep(0.5))
     tracker = open_tracker(directory=tmp_path / "run", run_id="r")
     for row in rows(100):
         tracker.log(row)

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("wandb")
 
 from scaling.errors import ConfigError
-from sweeps import tracking
+from sweeps import wandb_mirror
 from sweeps.tracking import open_tracker, resolve_mode
 
 
@@ -66,7 +66,9 @@ def test_the_recorded_star_covers_names_with_slashes(tmp_path):
     """wandb's own matching of the recorded `*`: with step_sync it fills the x of whatever the definition covers."""
     import wandb
 
-    run = wandb.init(mode="offline", dir=tmp_path, project="p", reinit="create_new", settings=tracking.wandb_settings())
+    run = wandb.init(
+        mode="offline", dir=tmp_path, project="p", reinit="create_new", settings=wandb_mirror.wandb_settings()
+    )
     run.define_metric("gpu_hours")
     run.define_metric("*", step_metric="gpu_hours", step_sync=True)
     run.log({"gpu_hours": 0.75})
@@ -94,17 +96,17 @@ def test_completion_tables_are_bounded_and_ride_on_the_next_row(tmp_path):
     tracker.log_completions(7, samples)
     tracker.log({"gpu_hours": 0.1, "train/global_step": 7, "train/reward": 0.5})
     tracker.log({"gpu_hours": 0.2, "train/global_step": 8, "train/reward": 0.5})
-    for _ in range(2 * tracking.MAX_TABLES):
+    for _ in range(2 * wandb_mirror.MAX_TABLES):
         tracker.log_completions(8, samples[:1])  # only the newest waits for a row
-    assert tracker._tables == tracking.MAX_TABLES
+    assert tracker._tables == wandb_mirror.MAX_TABLES
     tracker.finish()
     rows = history(recorded(tmp_path))
     assert [("completions.nrows" in r) for r in rows] == [True, False, True]
-    assert rows[0]["completions.nrows"] == tracking.MAX_TABLE_ROWS
+    assert rows[0]["completions.nrows"] == wandb_mirror.MAX_TABLE_ROWS
     (table,) = [p for p in tmp_path.rglob("completions_0_*.table.json")]
     content = json.loads(table.read_text())
     assert content["columns"] == ["step", "prompt", "completion", "reward"]
-    assert content["data"][3][1] == "p" * tracking.MAX_TEXT + " [3000 more characters]"
+    assert content["data"][3][1] == "p" * wandb_mirror.MAX_TEXT + " [3000 more characters]"
     assert content["data"][3][0] == 7 and content["data"][3][3] == 3
 
 
