@@ -172,22 +172,21 @@ class Sigmoid(Law):
 
     @classmethod
     def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
-        x = x[x > -FAR]
         low, high = cls.bounds["efficiency_exponent"]
-        return (np.log(low), np.log(high)), (float(x.min()) - 4.0, float(x.max()) + 6.0)
+        return (np.log(low), np.log(high)), (-8.0, 8.0)
 
     @classmethod
     def basis(cls, x: Array, u: Array) -> Array:
-        s = _expit(np.exp(u[:, :1]) * (x - u[:, 1:]))
+        # u = (ln B, log-odds of the gain at the centre of the window): C_mid may lie far outside the window, this does not
+        s = _expit(np.exp(u[:, :1]) * x + u[:, 1:])
         return np.stack([s, 1.0 - s], axis=1)
 
     @classmethod
     def tangent(cls, x: Array, u: Array) -> Array:
-        b = np.exp(u[:, :1])
-        z = b * (x - u[:, 1:])
-        s = _expit(z)
+        bx = np.exp(u[:, :1]) * x
+        s = _expit(bx + u[:, 1:])
         ds = s * (1.0 - s)
-        return np.stack([ds * z, -ds * b], axis=1)
+        return np.stack([ds * bx, ds], axis=1)
 
     @classmethod
     def amplitude(cls, coefficients: Array) -> Array:
@@ -195,10 +194,11 @@ class Sigmoid(Law):
 
     @classmethod
     def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+        b = np.exp(u[..., 0])
         return {
             "asymptote": coefficients[..., 0],
-            "efficiency_exponent": np.exp(u[..., 0]),
-            "c_mid": np.exp(u[..., 1] + x_ref),
+            "efficiency_exponent": b,
+            "c_mid": np.exp(np.clip(x_ref - u[..., 1] / b, -600.0, 600.0)),
             "r_0": coefficients[..., 1],
         }
 

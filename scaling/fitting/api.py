@@ -9,7 +9,7 @@ import numpy as np
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 from scaling.fitting.data import MIN_EVALS, Prepared, prepare
-from scaling.fitting.posterior import Posterior, posterior
+from scaling.fitting.posterior import Posterior, Prior, posterior
 from scaling.fitting.result import Fit
 from scaling.laws import LAWS, Law, law_named
 
@@ -46,18 +46,26 @@ def fit(
     n = min((s.y.size for s in data.series), default=0)
     if n < MIN_EVALS:
         return Fit.refused(data, str(law), f"too few evaluations: {n}, at least {MIN_EVALS} are needed")
+    if names == ("sigmoid",):
+        names = ("sigmoid", "power", "log_linear")
     members = {}
     for name in names:
         series = data.series if LAWS[name].starts_at_zero else data.positive
-        members[name] = posterior(LAWS[name], series[0], draws=draws, rng=np.random.default_rng([seed, len(name)]))
+        members[name] = posterior(LAWS[name], series[0], draws=draws, rng=np.random.default_rng([seed, len(name)]), prior=Prior(**PRIOR))
     weights = _weights(members, data)
     return Fit.build(data, str(law) if law == "ensemble" else names[0], members, weights, draws, seed)
+
+
+PRIOR = {"rho_power": -0.5}
+LAMBDA = 1.0
 
 
 def _weights(members: dict[str, Posterior], data: Prepared) -> dict[str, float]:
     size = {name: len(LAWS[name].nonlinear) + len(LAWS[name].linear) for name in members}
     n = data.series[0].y.size
-    score = {name: m.best_log_fit - 0.5 * size[name] * np.log(n) for name, m in members.items()}
+    sigma = min(float(np.median(m.sigma)) for m in members.values())
+    unit = 0.5 * np.log(2 * np.pi * n * sigma**2 * LAMBDA**2)
+    score = {name: m.log_evidence - size[name] * unit for name, m in members.items()}
     best = max(score.values())
     raw = {name: float(np.exp(s - best)) for name, s in score.items()}
     total = sum(raw.values())

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from scaling.fitting.tails import interval_probability, sample_between
 from scaling.laws import FAR, Law
@@ -115,9 +116,20 @@ class _Cell:
     log_amplitude: Array
 
 
-def _moments(problem: _Problem, u: Array, rho: Array) -> Array:
-    """Whitened Gram matrix of [free columns, tangent, target], shape (g, r, m, m); rho (r,) or one per row (g, 1)."""
+def _moments(problem: _Problem, u: Array, rho: Array) -> tuple[Array, Array]:
+    """Whitened Gram matrix of [free columns, tangent, target], (g, r, m, m), and the unwhitened one, (g, m, m).
+
+    rho has shape (r,), or (g, 1) for one value a row.
+    """
     law, data = problem.law, problem.series
+    width = len(law.linear) + len(law.nonlinear) + 1
+    chunk = max(8, 40000 // (width * data.x.size))  # keeps temporaries in cache
+    if len(u) > chunk:
+        rows = rho if np.ndim(rho) == 2 else None
+        parts = [
+            _moments(problem, u[a : a + chunk], rho if rows is None else rows[a : a + chunk]) for a in range(0, len(u), chunk)
+        ]
+        return np.concatenate([g for g, _ in parts]), np.concatenate([w for _, w in parts])
     basis = law.basis(data.x, u)
     free = [i for i, name in enumerate(law.linear) if name not in problem.fixed]
     target = np.broadcast_to(data.y - law.offset(data.x, u), (len(u), data.x.size))
@@ -133,13 +145,26 @@ def _moments(problem: _Problem, u: Array, rho: Array) -> Array:
     p1 = lag + lag.transpose(0, 2, 1)
     r = np.atleast_1d(rho)
     r = (r[None, :] if r.ndim == 1 else r)[..., None, None]
-    return p0[:, None] + r * r * p2[:, None] - r * p1[:, None]
+    return p0[:, None] + r * r * p2[:, None] - r * p1[:, None], p0
+
+
+def _log_volume(gram: Array, k: int) -> Array:
+    """log det of the leading k x k block, by Cholesky with a floor on the pivots."""
+    a = gram[:, :k, :k].copy()
+    own = np.einsum("gii->gi", a).copy()
+    out = np.zeros(len(a))
+    for i in range(k):
+        pivot = np.maximum(a[:, i, i], 1e-13 * np.maximum(own[:, i], 1e-280))
+        out += np.log(pivot)
+        column = a[:, :, i] / pivot[:, None]
+        a = a - column[:, :, None] * a[:, None, i, :]
+    return out
 
 
 def _cells(problem: _Problem, u: Array, rho: Array, log_rho: Array) -> _Cell:
     """Marginal posterior of (u, rho) and the conditional of the coefficients, in closed form. One or two coefficients."""
     law, data, prior = problem.law, problem.series, problem.prior
-    gram = _moments(problem, u, rho)
+    gram, white = _moments(problem, u, rho)
     free = [i for i, name in enumerate(law.linear) if name not in problem.fixed]
     p, q, n = len(free), len(law.nonlinear), data.x.size
     r = np.atleast_1d(rho)
@@ -177,16 +202,8 @@ def _cells(problem: _Problem, u: Array, rho: Array, log_rho: Array) -> _Cell:
         log_amplitude = q * np.log(np.maximum(np.abs(law.amplitude(coefficients)), 1e-6)) * prior.volume
     log_like = 0.5 * np.log1p(-r * r) - 0.5 * n * np.log(rss / n)
     log_post = 0.5 * np.log1p(-r * r) - 0.5 * np.log(det) - 0.5 * nu * np.log(rss) + log_first + log_second + log_rho
-    if prior.volume and q:
-        cross = gram[..., :p, p : p + q]
-        schur = gram[..., p : p + q, p : p + q] - cross.swapaxes(-1, -2) @ cov @ cross
-        own = np.einsum("...ii->...i", gram[..., p : p + q, p : p + q]).clip(1e-300)
-        if q == 1:
-            volume = np.maximum(schur[..., 0, 0], 1e-9 * own[..., 0])
-        else:
-            volume = schur[..., 0, 0] * schur[..., 1, 1] - schur[..., 0, 1] ** 2
-            volume = np.maximum(volume, 1e-14 * own[..., 0] * own[..., 1])
-        log_post = log_post + prior.volume * (0.5 * np.log(det) + 0.5 * np.log(volume)) + log_amplitude
+    if prior.volume:
+        log_post = log_post + prior.volume * 0.5 * _log_volume(white, p + q)[:, None] + log_amplitude
     return _Cell(np.where(np.isfinite(log_post), log_post, -np.inf), log_like, center, cov, rss, log_second, log_amplitude)
 
 
@@ -247,7 +264,7 @@ def _zoom(problem: _Problem, outer_nodes: int, inner_nodes: int) -> _Frame:
     (bl, bh), (ml, mh) = problem.law.search_box(problem.series.x)
     rhos = np.array([r for r in problem.prior.rhos]) if len(problem.prior.rhos) == 1 else _ZOOM_RHOS
     flat = np.zeros(rhos.size)
-    frame = _Frame(np.linspace(ml, mh, 36), np.full(36, bl), np.full(36, bh), 24)
+    frame = _Frame(np.linspace(ml, mh, 28), np.full(28, bl), np.full(28, bh), 20)
     for step in range(12):
         values = _lse(_cells(problem, frame.nodes(), rhos, flat).log_post, 1).reshape(frame.outer.size, frame.inner_nodes)
         profile = values.max(1)
@@ -339,6 +356,9 @@ def posterior(
     log_mass = cells.log_post + log_area[:, None]
     evidence = float(_lse(log_mass.ravel(), 0))
     mass = np.exp(log_mass - evidence)
+    n = series.x.size
+    nu = max(n - p, 1)
+    evidence += 0.5 * p * np.log(2 * np.pi) + float(gammaln(nu / 2)) + 0.5 * nu * np.log(2.0)
     if q == 2:
         by_outer = mass.sum(1).reshape(frame.outer.size, -1).sum(1)
         (_, _), (ml, mh) = law.search_box(series.x)
@@ -365,8 +385,6 @@ def posterior(
         log_q = cells.log_post[g, r]
     exact = _cells(problem, u, rhos[r][:, None], log_rho[r][:, None])
     center, cov, rss = exact.center[:, 0], exact.cov[:, 0], exact.rss[:, 0]
-    n = series.x.size
-    nu = max(n - p, 1)
     scale = np.sqrt(rss / nu * cov[:, 0, 0])
     first = sample_between(center[:, 0], scale, lows[free[0]], highs[free[0]], nu, rng.random(k))
     log_w = exact.log_post[:, 0] - log_q

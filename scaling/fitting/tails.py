@@ -16,9 +16,16 @@ def interval_probability(low: Array, high: Array, nu: float) -> Array:
     """P(low < T < high) of Student's t with ``nu`` degrees of freedom, never below a tiny positive number."""
     flip = low > 0  # work in the lower tail, where the distribution function keeps its digits
     a, b = np.where(flip, -high, low), np.where(flip, -low, high)
-    upper = np.where(np.isposinf(b), 1.0, stdtr(nu, np.where(np.isposinf(b), 0.0, b)))
-    lower = np.where(np.isneginf(a), 0.0, stdtr(nu, np.where(np.isneginf(a), 0.0, a)))
-    return np.maximum(upper - lower, _TINY)
+    return np.maximum(_cdf(b, nu) - _cdf(a, nu), _TINY)
+
+
+def _cdf(t: Array, nu: float) -> Array:
+    """The distribution function, evaluated only where it is neither 0 nor 1 to ten digits (upper end) or at all (lower)."""
+    high = float(stdtrit(nu, 1.0 - 1e-12))
+    out = (t > 0).astype(float)
+    inside = (t < high) & (t > -1e6)
+    out[inside] = stdtr(nu, t[inside])
+    return out
 
 
 def sample_between(loc: Array, scale: Array, low: Array | float, high: Array | float, nu: float, uniform: Array) -> Array:
