@@ -17,6 +17,7 @@ from sweeps.config import BudgetConfig, RunConfig
 from sweeps.launching import local
 from sweeps.launching.display import watch
 from sweeps.launching.jobs import Job, Notes, is_locked, write_json
+from sweeps.launching.manifest import build_manifest, render, write_manifest
 from sweeps.launching.rows import PlannedRun, covers, merge, resolve_rows
 from sweeps.launching.status import DONE, RunState, read_state
 
@@ -51,7 +52,11 @@ def launch(composed: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, first
     sweep_dir = _sweep_dir(runs)
     print(f"{len(rows)} rows, {len(runs)} runs in {sweep_dir}", flush=True)
     settings = runs[0].config.launch
+    manifest = build_manifest(runs)
+    path = write_manifest(sweep_dir, manifest)
     if settings.dry_run:
+        print(render(manifest))
+        print(f"dry run: nothing was started; written: {path} and {path.with_suffix('.csv').name}", flush=True)
         return [None] * len(rows)
     notes = Notes(sweep_dir)
     states = _start(notes, runs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
+
+from hydra_plugins.rl_scaling_launcher.compose import Composer
 
 __all__ = ["RlScalingLauncher"]
 
@@ -26,7 +27,8 @@ class RlScalingLauncher(Launcher):
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        composed = [(filter_overrides(overrides), self._compose(overrides, initial_job_idx + i)) for i, overrides in enumerate(job_overrides)]
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        composed = [(filter_overrides(overrides), composer.compose(overrides)) for overrides in job_overrides]
         try:
             scores = launch(composed, first=initial_job_idx)
         except Interrupted as interrupted:
@@ -39,9 +41,3 @@ class RlScalingLauncher(Launcher):
             done.return_value = score
             returns.append(done)
         return returns
-
-    def _compose(self, overrides: Sequence[str], number: int) -> dict[str, Any]:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            del config["hydra"]
-        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

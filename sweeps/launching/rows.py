@@ -11,6 +11,8 @@ from sweeps.config import BudgetConfig, RunConfig, resolve
 
 __all__ = ["PlannedRun", "Row", "merge", "resolve_rows"]
 
+HIDDEN = ("cluster", "launch.", "runs_dir=", "bases_dir=", "sweep=", "tracking")  # overrides that tell no runs apart
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -154,6 +156,6 @@ def _labels(groups: list[list[Row]]) -> list[str]:
     out = []
     for group, own in zip(groups, overrides):
         config = group[0].config
-        label = " ".join(o for o in own if o not in common and not o.startswith(("cluster=", "launch.")))
+        label = " ".join(o for o in own if o not in common and not o.startswith(HIDDEN))
         out.append(label or config.name or f"{config.model.name} seed={config.seed}")
     return [f"{label} [{group[0].config.run_id[:6]}]" if out.count(label) > 1 else label for label, group in zip(out, groups)]
