@@ -7,7 +7,7 @@ never changes the weights: every evaluation restores all random states.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,8 @@ def evaluation_steps(*, early: Sequence[int], every: int, last: int, affordable:
             break
         spacing *= 2
     inner = [s for s in steps if 0 < s < last]
-    room = max(0, int(affordable) - 2)
-    if len(inner) > room:
+    if len(steps) > affordable:
+        room = max(0, int(affordable) - 2)
         picks = np.unique(np.linspace(0, len(inner) - 1, room).round().astype(int)) if room else []
         inner = [inner[i] for i in picks]
     return sorted({0, *inner, last})
@@ -75,8 +75,10 @@ class Evaluator(TrainerCallback):
         segment: int,
         planned: Callable[[int, ComputeCost], tuple[int, float]],
         shown: int = 0,
+        state: Mapping[str, Any] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
+        state = state or {}
         self.config, self.task, self.tokenizer, self.shape = config, task, tokenizer, shape
         self.meter, self.segment, self.planned, self.shown, self.say = meter, segment, planned, shown, say
         self.out = records.Appender(directory / records.EVALS)
@@ -89,10 +91,8 @@ class Evaluator(TrainerCallback):
         self.settings = {name: config.benchmarks.get(name, BenchmarkConfig()) for name in self.benchmarks}
         for name, setting in self.settings.items():
             _check_pass_k(name, setting, self.benchmarks[name])
-        self.one_cost = 0.0  # model FLOPs of one evaluation point [FLOP]
-        self.spent = 0.0
-        self.points = 0
-        self.done: set[int] = set()
+        self.one_cost = float(state.get("point_flops", 0.0))  # model FLOPs of one evaluation point [FLOP]
+        self.points = int(state.get("points", 0))
         self.model: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -140,9 +140,8 @@ class Evaluator(TrainerCallback):
         self.one_cost = total.evaluation_flops or self.one_cost  # before the base's best decoding, done once
         if base:
             total = total + self._best_decoding(step)
-        self.spent += total.evaluation_flops
         self.points += 1
-        self.done.add(step)
+        self.meter.ledger["evaluation"] = {"point_flops": self.one_cost, "points": self.points}
         self.meter.evaluated(total, time.perf_counter() - start, rows)
 
     def _best_decoding(self, step: int) -> ComputeCost:

@@ -113,6 +113,7 @@ class Meter(TrainerCallback):
         self.updates_per_rollout, self.boundary, self.keep = updates_per_rollout, boundary, keep
         self.peak_flops, self.stop_requested = peak_flops, stop_requested
         self.stopped: str | None = None
+        self.ledger: dict[str, Any] = {}  # what other callbacks want to find again after a restart
         self.milestone = False  # the current step ends a smaller budget: evaluate and keep its checkpoint
         self.counter: Counter | None = None
         self._start = time.perf_counter() if start is None else start
@@ -233,7 +234,7 @@ class Meter(TrainerCallback):
         if folder.is_dir() and self.counter is not None:
             self.steps.sync()
             np.save(folder / "prompts_seen.npy", np.fromiter(self.counter.prompts_seen, dtype=np.int64))
-            write_json(folder / LEDGER, {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone})
+            write_json(folder / LEDGER, {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone, **self.ledger})
             self._rotate(folder.parent)
         if self._saving:
             seconds = time.perf_counter() - self._saving

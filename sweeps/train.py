@@ -118,6 +118,7 @@ def train(config: RunConfig) -> Path:
         evaluator = Evaluator(
             config=config.eval, task=task, tokenizer=tokenizer, shape=shape, meter=meter, directory=directory.path,
             segment=segment, planned=lambda s, c: planned_run(limits, s, c), shown=config.tracking.completions,
+            state=found[1].get("evaluation") if found else None,
         )  # fmt: skip
         meter.bind(trainer, shape)
         trainer.remove_callback(PrinterCallback)
