@@ -1,0 +1,414 @@
+"""From a foreign run's keys to our ledger: GPU-seconds by phase, tokens, rollouts, FLOPs, each by a stated rule.
+
+GPU-seconds of a step, the first rule whose keys the log has:
+
+1. ``gpu_seconds`` as the trainer counts them                                               measured
+2. total tokens / (tokens per second and GPU)                                               measured
+3. step time x GPUs, the GPUs from the configuration in the log (derived) or ``--gpus`` (assumed)
+4. sum of the phases' times x GPUs                                                          derived, or assumed with ``--gpus``
+5. completion tokens / (tokens per second) x GPUs                                           derived, or assumed
+6. growth of the elapsed time x GPUs: an upper bound, with start-up and idling in it        derived, or assumed
+
+Evaluation time goes to ``evaluation_gpu_seconds``, checkpoints to ``overhead_gpu_seconds``. Whether the step time contains
+them is told by the mapping, or "by phases": on steps with an evaluation, the step time exceeds the sum of its phases by the
+evaluation if it is inside, by nothing if not. What a step holds beyond its phases is ``idle_gpu_seconds``.
+
+A step is stalled if it took more than ten times the median step and a quarter of an hour more than it. Its cost stays where
+it was spent, so it is in the paid hours; the step carries ``stalled`` and the run lists it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import ForeignLogError
+from scaling.importers.imported import RawRun
+from scaling.importers.mapping import Choice, Expression, TrainerMapping, from_config
+from scaling.importers.rows import Block
+from scaling.importers.values import lookup, number
+
+__all__ = ["Accounts", "STALL_FACTOR", "STALL_SECONDS"]
+
+STALL_FACTOR, STALL_SECONDS = 10.0, 900.0
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Accounts:
+    """The rules chosen for one run, and the columns they give block by block.
+
+    Attributes:
+        rules: our quantity -> (confidence, rule in words).
+        unknown: axes that the log does not hold.
+        stalled: ``(segment, step, seconds)`` of stalled steps.
+        notes: what a user must know.
+    """
+
+    raw: RawRun
+    mapping: TrainerMapping
+    gpus: float | None = None
+    lora: bool = False
+    shape: Any = None
+    rules: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    stalled: list[tuple[int, int, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        have = self.raw.rows.key_counts
+        self.keys = {name: (c, key) for name, c in self.mapping.quantities.items() if (key := c.pick(have))}
+        self.metric_keys = {name: (c, key) for name, c in self.mapping.metrics.items() if (key := c.pick(have))}
+        self.phase_keys: dict[str, list[tuple[Choice, str]]] = {}
+        for name, choices in self.mapping.phases.items():
+            picked = [(c, key) for c in choices if (key := c.pick(have))]
+            if picked:
+                self.phase_keys[name] = picked
+        self.constants = dict(self.mapping.constants)
+        for name, text in self.mapping.config.items():
+            if name == "rollouts_per_step" and (found := from_config([text], self.raw.config)):
+                self.constants.setdefault("rollouts", found[0])
+        self._logged: dict[str, float] = {}
+        self._find_gpus()
+        self._choose_time()
+        self._place_evaluation()
+        self._choose_tokens()
+        self._find_stalls()
+
+    # -- columns ---------------------------------------------------------------------------------------------------
+
+    def value(self, block: Block, name: str, depth: int = 0) -> Array | None:
+        """One of our quantities or metrics for a block: from its key, a constant or a derivation; None if not there."""
+        held = self.keys.get(name) or self.metric_keys.get(name)
+        if held is not None:
+            choice, key = held
+            return block.get(key) * choice.scale
+        if name in self.constants:
+            return np.full(len(block.step), self.constants[name])
+        if name in self.mapping.derive and depth < 8:
+            found = Expression(self.mapping.derive[name])(lambda n: self.value(block, n, depth + 1))
+            return None if found is None else np.broadcast_to(np.asarray(found, dtype=float), block.step.shape)
+        return None
+
+    def known(self, name: str) -> bool:
+        """Whether a quantity has a key, a constant or a derivation whose names are known."""
+        if name in self.keys or name in self.metric_keys or name in self.constants:
+            return True
+        text = self.mapping.derive.get(name)
+        return text is not None and all(n != name and self.known(n) for n in Expression(text).names)
+
+    def phase(self, block: Block, name: str) -> Array:
+        """Seconds of a phase, 0 where the log has none."""
+        total = np.zeros(len(block.step))
+        for choice, key in self.phase_keys.get(name, []):
+            total += np.nan_to_num(block.get(key)) * choice.scale
+        return total
+
+    # -- choices ---------------------------------------------------------------------------------------------------
+
+    def _find_gpus(self) -> None:
+        found = from_config(self.mapping.gpus, self.raw.config)
+        if self.gpus is not None:
+            if not self.gpus > 0:
+                raise ForeignLogError(f"--gpus must be > 0, got {self.gpus:g}")
+            self.gpus_rule = ("assumed", f"{self.gpus:g} GPUs, given by the user")
+        elif found and found[0] > 0:
+            self.gpus, self.gpus_rule = found[0], ("derived", f"{found[0]:g} GPUs = {found[1]} of the configuration in the log")
+        elif self.raw.gpus:
+            self.gpus, self.gpus_rule = self.raw.gpus, ("derived", f"{self.raw.gpus:g} GPUs from {self.raw.gpus_from}")
+        else:
+            self.gpus_rule = ("", "")
+
+    def _choose_time(self) -> None:
+        given = self.gpus_rule[0] == "assumed"
+        per_gpu = self.known("total_tokens") and self.known("tokens_per_gpu_second")
+        summed = [p for p in ("generation", "scoring", "training", "idle") if p in self.phase_keys]
+        self.time_rule = ""
+        if self.known("gpu_seconds"):
+            self.time_rule, self.rules["gpu_seconds"] = "given", ("measured", "as the log has it")
+        elif per_gpu and not (given and self.known("step_seconds") and not self._same_gpus()):
+            self.time_rule = "throughput"
+            self.rules["gpu_seconds"] = ("measured", "total tokens / (tokens per second and GPU)")
+        elif self.known("step_seconds"):
+            self.time_rule = "step"
+            self.rules["gpu_seconds"] = (self.gpus_rule[0], f"step time x {self.gpus_rule[1]}")
+        elif summed:
+            self.time_rule = "phases"
+            self.rules["gpu_seconds"] = (self.gpus_rule[0], f"sum of {' + '.join(summed)} x {self.gpus_rule[1]}")
+        elif self.known("tokens_per_second") and self.known("completion_tokens"):
+            self.time_rule = "rate"
+            self.rules["gpu_seconds"] = (self.gpus_rule[0], f"completion tokens / tokens per second x {self.gpus_rule[1]}")
+        elif self.known("elapsed_seconds"):
+            self.time_rule = "elapsed"
+            self.rules["gpu_seconds"] = (self.gpus_rule[0], f"growth of elapsed time x {self.gpus_rule[1]}: an upper bound")
+        else:
+            self.unknown.append("gpu_hours")
+            self.notes.append("the log holds no time, so GPU-hours are not known; other axes can be used")
+            return
+        if self.time_rule not in ("given", "throughput") and self.gpus is None:
+            raise ForeignLogError(
+                f"{self.raw.name}: the log has times but no number of GPUs; pass --gpus N (all of them, trainer and rollout)"
+            )
+
+    def _same_gpus(self) -> bool:
+        counted = self._gpus_by_throughput()
+        return counted is not None and self.gpus is not None and abs(counted - self.gpus) < 0.02 * self.gpus
+
+    def _gpus_by_throughput(self) -> float | None:
+        counts = []
+        for block in self.raw.rows.blocks():
+            parts = [self.value(block, n) for n in ("total_tokens", "tokens_per_gpu_second", "step_seconds")]
+            if any(p is None for p in parts):
+                return None
+            with np.errstate(divide="ignore", invalid="ignore"):
+                counts.append(parts[0] / (parts[1] * parts[2]))  # type: ignore[operator]
+        all_counts = np.concatenate(counts) if counts else np.empty(0)
+        all_counts = all_counts[np.isfinite(all_counts)]
+        if not len(all_counts):
+            return None
+        middle = float(np.median(all_counts))
+        return float(round(middle)) if abs(middle - round(middle)) < 0.02 * middle else middle
+
+    def wall(self, block: Block) -> Array:
+        """Wall seconds of each row's step by the chosen rule, 0 where the row has none."""
+        out: Array | None
+        if self.time_rule == "phases":
+            return sum((self.phase(block, p) for p in ("generation", "scoring", "training", "idle")), np.zeros(len(block.step)))
+        if self.time_rule == "rate":
+            tokens, rate = self.value(block, "completion_tokens"), self.value(block, "tokens_per_second")
+            with np.errstate(divide="ignore", invalid="ignore"):
+                out = tokens / rate  # type: ignore[operator]
+        elif self.time_rule == "elapsed":
+            out = self._growth(block, "elapsed_seconds")
+        else:
+            out = self.value(block, "step_seconds")
+            if out is not None and self.mapping.semantics.get("averaged_over_logging"):
+                out = out * self.steps_covered(block)
+        if out is None:
+            return np.zeros(len(block.step))
+        return np.clip(np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0), 0, None)
+
+    def steps_covered(self, block: Block) -> Array:
+        """Optimiser steps that each row stands for, where rows are averages over the steps since the last row."""
+        timed = self.value(block, "step_seconds")
+        out = np.ones(len(block.step))
+        if timed is None:
+            return out
+        last = self._logged.get("step", 0.0) if block.segment[0] == self._logged.get("segment", -1) else None
+        segment = self._logged.get("segment", -1)
+        for i in range(len(out)):
+            if not np.isfinite(timed[i]):
+                continue
+            if block.segment[i] != segment:
+                segment = int(block.segment[i])
+                last = self.raw.rows.resumed_from[segment] or 0
+            out[i] = max(1.0, block.step[i] - (last or 0)) if block.step[i] > (last or 0) else 1.0
+            last = float(block.step[i])
+        self._logged |= {"step": last or 0.0, "segment": float(segment)}
+        return out
+
+    def _growth(self, block: Block, name: str) -> Array:
+        """Increments of a cumulative column; the first row of a segment counts from 0 if the column fell, else from before."""
+        values = self.value(block, name)
+        out = np.zeros(len(block.step))
+        if values is None:
+            return out
+        last = self._logged.get(name, 0.0)
+        for i, value in enumerate(values.tolist()):
+            if not math.isfinite(value):
+                continue
+            out[i] = value - last if value >= last else value
+            last = value
+        self._logged[name] = last
+        return out
+
+    def _place_evaluation(self) -> None:
+        self.inside = {}
+        for name in ("evaluation", "overhead"):
+            self.inside[name] = self.mapping.semantics.get(f"{name}_in_step_time", False)
+        wanted = [n for n, v in self.inside.items() if v == "by phases"]
+        if self.time_rule == "phases":  # only the phases that are summed are inside
+            self.inside = dict.fromkeys(self.inside, False)
+            return
+        columns: dict[str, Array] = {}
+        if wanted and any(n in self.phase_keys for n in wanted) and self.known("step_seconds"):
+            parts: dict[str, list[Array]] = {"step": [], "core": [], "evaluation": [], "overhead": []}
+            for block in self.raw.rows.blocks():
+                parts["step"].append(np.nan_to_num(self.value(block, "step_seconds")))  # type: ignore[arg-type]
+                core = [self.phase(block, p) for p in ("generation", "scoring", "training", "idle")]
+                parts["core"].append(sum(core, np.zeros(len(block.step))))
+                for n in ("evaluation", "overhead"):
+                    parts[n].append(self.phase(block, n))
+            columns = {n: np.concatenate(p) for n, p in parts.items()}
+        for name in wanted:
+            self.inside[name] = self._by_phases(name, columns)
+
+    def _by_phases(self, name: str, columns: Mapping[str, Array]) -> bool:
+        if not columns:
+            return False
+        other = columns["overhead" if name == "evaluation" else "evaluation"]
+        this, rest = columns[name], columns["step"] - columns["core"]
+        timed = (columns["step"] > 0) & (columns["core"] > 0)
+        plain = timed & (this == 0) & (other == 0)
+        usual = float(np.median(rest[plain])) if plain.any() else 0.0
+        where = timed & (this > 0)
+        alone = where & (other == 0)
+        where = alone if alone.any() else where
+        if not where.any():
+            return False
+        beyond = rest[where] - usual
+        votes = beyond > this[where] / 2
+        return bool(votes.mean() > 0.5)
+
+    def _choose_tokens(self) -> None:
+        total = self.known("total_tokens") or self.known("cumulative_tokens")
+        lengths = self.known("completion_length"), self.known("prompt_length")
+        if self.known("prompt_tokens") and self.known("completion_tokens"):
+            self.token_rule, words = "given", "prompt and completion tokens as the log has them"
+        elif total and all(lengths):
+            self.token_rule, words = "split", "total tokens, split by the mean prompt and completion length"
+        elif self.known("rollouts") and lengths[0]:
+            self.token_rule, words = "lengths", "rollouts x mean lengths"
+        elif total or self.known("completion_tokens"):
+            self.token_rule = "total"
+            words = "completion tokens; prompt tokens are not in the log"
+            if total:
+                words = "total tokens, all of them under completion_tokens: the log does not say how many are prompt tokens"
+                self.notes.append(words)
+        else:
+            self.token_rule = ""
+            self.unknown += ["tokens", "rollouts"]
+            self.notes.append("the log holds no token counts, so tokens and FLOPs are not known")
+            return
+        self.rules["tokens"] = ("measured" if self.token_rule == "given" else "derived", words)
+        if self.token_rule == "split":
+            self.rules["rollouts"] = ("derived", "total tokens / (mean prompt length + mean completion length)")
+        elif self.known("rollouts"):
+            key = self.keys.get("rollouts")
+            self.rules["rollouts"] = ("measured", key[1]) if key else ("derived", "from the mapping or the configuration")
+        else:
+            self.unknown.append("rollouts")
+
+    def tokens(self, block: Block) -> tuple[Array, Array, Array]:
+        """Prompt tokens, completion tokens and rollouts of each row, 0 where not known."""
+        n = len(block.step)
+        get = lambda name: np.nan_to_num(v) if (v := self.value(block, name)) is not None else np.zeros(n)  # noqa: E731
+        total = get("total_tokens") if self.known("total_tokens") else np.zeros(n)
+        if not self.known("total_tokens") and self.known("cumulative_tokens"):
+            total = self._growth(block, "cumulative_tokens")
+        prompt, completion, rollouts = np.zeros(n), np.zeros(n), get("rollouts")
+        if self.token_rule == "given":
+            prompt, completion = get("prompt_tokens"), get("completion_tokens")
+        elif self.token_rule == "split":
+            p, c = get("prompt_length"), get("completion_length")
+            both = p + c
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = np.where(both > 0, p / both, 0.0)
+                counted = np.where(both > 0, total / both, 0.0)
+            whole = np.round(counted)
+            rollouts = np.where(np.abs(counted - whole) <= 0.001 * counted + 0.05, whole, counted)
+            prompt = np.round(total * share)
+            completion = total - prompt
+        elif self.token_rule == "lengths":
+            reported = np.isfinite(self.value(block, "completion_length"))  # type: ignore[arg-type]
+            rollouts = np.where(reported, rollouts, 0.0)
+            prompt, completion = rollouts * get("prompt_length"), rollouts * get("completion_length")
+        elif self.token_rule == "total":
+            completion = total if total.any() else get("completion_tokens")
+        return prompt, completion, rollouts
+
+    def _find_stalls(self) -> None:
+        walls, places = [], []
+        for block in self.raw.rows.blocks():
+            walls.append(self.wall(block))
+            places.append((block.segment, block.step))
+        self._logged.clear()
+        if not walls:
+            return
+        wall = np.concatenate(walls)
+        timed = wall[wall > 0]
+        if not len(timed):
+            return
+        middle = float(np.median(timed))
+        segment, step = (np.concatenate([p[i] for p in places]) for i in (0, 1))
+        for i in np.flatnonzero((wall > STALL_FACTOR * middle) & (wall > middle + STALL_SECONDS)):
+            self.stalled.append((int(segment[i]), int(step[i]), float(wall[i])))
+        if self.stalled:
+            worst = max(self.stalled, key=lambda s: s[2])
+            self.notes.append(
+                f"{len(self.stalled)} step(s) stalled, the longest at step {worst[1]} for {worst[2] / 3600:.1f} h against a "
+                f"median of {middle:.0f} s: its hours are in the paid hours"
+            )
+        self.stalled_steps = {(s, t) for s, t, _ in self.stalled}
+
+    # -- the ledger ------------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Before another pass over the blocks: forget what cumulative columns had reached."""
+        self._logged.clear()
+
+    def costs(self, block: Block) -> dict[str, Array]:
+        """The cost of each row by `ComputeCost` field, shape ``(n_rows,)`` each."""
+        n = len(block.step)
+        prompt, completion, rollouts = self.tokens(block) if self.token_rule else (np.zeros(n),) * 3
+        out = {"prompt_tokens": prompt, "completion_tokens": completion, "rollouts": rollouts}
+        if self.time_rule:
+            out |= self._gpu_seconds(block)
+        if self.shape is not None and self.token_rule:
+            out |= self._flops(block, prompt, completion, rollouts)
+        return {name: np.clip(np.nan_to_num(v, nan=0.0, posinf=0.0), 0, None) for name, v in out.items()}
+
+    def _gpu_seconds(self, block: Block) -> dict[str, Array]:
+        wall = self.wall(block)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.time_rule == "given":
+                whole = np.nan_to_num(self.value(block, "gpu_seconds"))  # type: ignore[arg-type]
+                devices = np.where(wall > 0, whole / wall, self.gpus or 0.0)
+            elif self.time_rule == "throughput":
+                ratio = self.value(block, "total_tokens") / self.value(block, "tokens_per_gpu_second")  # type: ignore[operator]
+                whole = np.nan_to_num(ratio, nan=0.0, posinf=0.0)
+                if self.gpus is None:
+                    self.gpus = self._gpus_by_throughput()
+                whole = np.where((whole == 0) & (wall > 0), wall * (self.gpus or 0.0), whole)
+                devices = np.where(wall > 0, whole / wall, self.gpus or 0.0)
+            else:
+                whole, devices = wall * (self.gpus or 0.0), np.full(len(wall), self.gpus or 0.0)
+        devices = np.nan_to_num(devices)
+        evaluation, overhead = self.phase(block, "evaluation") * devices, self.phase(block, "overhead") * devices
+        inner = whole - evaluation * bool(self.inside["evaluation"]) - overhead * bool(self.inside["overhead"])
+        inner = np.clip(inner, 0, None)
+        split = {p: self.phase(block, p) * devices for p in ("generation", "scoring", "training")}
+        used = sum(split.values(), np.zeros(len(wall)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fit = np.where(used > inner, inner / used, 1.0)  # overlapping phases share the step by their proportions
+        out = {f"{p}_gpu_seconds": s * np.nan_to_num(fit) for p, s in split.items()}
+        out["idle_gpu_seconds"] = inner - sum(out.values(), np.zeros(len(wall)))
+        return out | {"evaluation_gpu_seconds": evaluation, "overhead_gpu_seconds": overhead}
+
+    def _flops(self, block: Block, prompt: Array, completion: Array, rollouts: Array) -> dict[str, Array]:
+        from scaling.flops import generation_flops, scoring_flops, training_flops
+
+        names = ("generation_flops", "scoring_flops", "training_flops")
+        out = {name: np.zeros(len(rollouts)) for name in names}
+        passes = self._scoring_passes(block)
+        for i in np.flatnonzero((rollouts > 0) & (prompt + completion > 0)):
+            p, c, r = prompt[i] / rollouts[i], completion[i] / rollouts[i], float(rollouts[i])
+            out["generation_flops"][i] = r * generation_flops(self.shape, p, c)
+            out["training_flops"][i] = r * training_flops(self.shape, p, c, lora=self.lora)
+            out["scoring_flops"][i] = r * passes[i] * scoring_flops(self.shape, p, c)
+        return out
+
+    def _scoring_passes(self, block: Block) -> Array:
+        rule = self.mapping.semantics.get("scoring_passes", 0)
+        if rule == "phases":
+            keys = self.phase_keys.get("scoring", [])
+            return sum((np.nan_to_num(block.get(key)) > 0 for _, key in keys), np.zeros(len(block.step)))
+        value = number(rule)
+        if value is None and isinstance(rule, str):
+            value = number(lookup(self.raw.config, rule))
+        return np.full(len(block.step), value or 0.0)

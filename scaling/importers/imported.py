@@ -1,0 +1,152 @@
+"""`RawRun` (a run as its log has it) and `ImportedRun` (the same in our terms), and how the latter is written or tabled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scaling import records
+from scaling.errors import RecordError
+from scaling.importers.rows import Rows
+from scaling.importers.values import safe_name
+from scaling.runs import RunTable, assemble, build_table
+
+__all__ = ["Explanation", "ImportedRun", "RawRun", "table", "write"]
+
+
+@dataclass(kw_only=True)
+class RawRun:
+    """A foreign run as its log has it: names and numbers of the other trainer, nothing interpreted yet.
+
+    Attributes:
+        name: what the user called the run.
+        source: which reader made it.
+        files: what was read.
+        rows: its numeric rows, keys cleaned by the mapping.
+        config: the configuration found in the log.
+        model_config: the ``config.json`` of the model, where the log shows it.
+        gpus: devices, where the log or the tracker says so, and who says it.
+        accelerator: device name as the tracker has it.
+        unused: keys that were seen and not kept, with how often.
+        skipped: lines that were not read, and why.
+        status: how the run ended, as far as known.
+    """
+
+    name: str
+    source: str
+    files: tuple[str, ...] = ()
+    rows: Rows = field(default_factory=Rows)
+    config: dict[str, Any] = field(default_factory=dict)
+    model_config: dict[str, Any] | None = None
+    gpus: float | None = None
+    gpus_from: str = ""
+    accelerator: str = ""
+    unused: dict[str, int] = field(default_factory=dict)
+    skipped: list[records.Skipped] = field(default_factory=list)
+    status: str = "finished"
+
+
+@dataclass(kw_only=True)
+class Explanation:
+    """What became of every key of a run: matched, derived or unmatched, each with the reason."""
+
+    run: str
+    trainer: str
+    evidence: str
+    matched: list[tuple[str, str, str]] = field(default_factory=list)  # our name, their key, remark
+    derived: list[tuple[str, str]] = field(default_factory=list)  # our name, rule
+    unmatched: list[tuple[str, str]] = field(default_factory=list)  # their key, reason
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"run {self.run!r}: names and semantics of {self.trainer} ({self.evidence or 'a mapping of the user'})"]
+        for title, rows in (
+            ("matched", [(ours, f"<- {theirs}", remark) for ours, theirs, remark in self.matched]),
+            ("derived", [(ours, "=", rule) for ours, rule in self.derived]),
+            ("unmatched", [(theirs, ":", reason) for theirs, reason in self.unmatched]),
+        ):
+            lines.append(f"{title} ({len(rows)})")
+            wide = max((len(row[0]) for row in rows), default=0)
+            lines += ["  " + " ".join([row[0].ljust(wide), *filter(None, row[1:])]) for row in rows]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+@dataclass(kw_only=True)
+class ImportedRun:
+    """A foreign run in our terms: the record, and the lines that a run directory would hold.
+
+    Attributes:
+        record: what ``run.json`` says.
+        lines: yields ``("step", line)`` and ``("eval", line)`` in the order of the log; may be called again.
+        explanation: what became of each key.
+        skipped: what was not read, and why.
+    """
+
+    record: records.RunRecord
+    lines: Callable[[], Iterator[tuple[str, dict[str, Any]]]]
+    explanation: Explanation
+    skipped: list[records.Skipped] = field(default_factory=list)
+
+
+def table(runs: Iterable[ImportedRun]) -> RunTable:
+    """The `RunTable` of imported runs, through the code that reads run directories."""
+    return build_table(_assembled(run) for run in runs)
+
+
+def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Path:
+    """Write a run as a schema-v1 run directory below ``out``; complete or not at all.
+
+    Args:
+        run: the imported run.
+        out: the folder of runs; the run's own folder is named after it and its id.
+        force: replace the folder if an import wrote it before. Anything else is never touched.
+
+    Raises:
+        RecordError: the folder exists (and ``force`` is not given, or no import wrote it), or cannot be written.
+    """
+    out = Path(out)
+    target = out / f"{safe_name(run.record.name)}-{run.record.run_id}"
+    if target.exists():
+        if not force:
+            raise RecordError(f"{target} exists: the run was imported before; pass --force to import it anew")
+        if not records.is_run(target) or "importer" not in records.read_run(target).provenance:
+            raise RecordError(f"{target} was not written by an import and is left alone; choose another --out")
+    fresh = out / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        fresh.mkdir(parents=True)
+        with (fresh / records.STEPS).open("w", encoding="utf-8") as steps, (fresh / records.EVALS).open("w") as evals:
+            for kind, line in run.lines():
+                (steps if kind == "step" else evals).write(_dump(line))
+        records.write_run(fresh, run.record)
+        if target.exists():
+            old = out / f".{target.name}.{os.getpid()}.old"
+            os.rename(target, old)
+            os.rename(fresh, target)
+            shutil.rmtree(old)
+        else:
+            os.rename(fresh, target)
+    except OSError as error:
+        raise RecordError(f"cannot write {target}: {error.strerror}; free space or fix permissions, then rerun") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def _dump(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n"  # lines hold finite numbers only
+
+
+def _assembled(run: ImportedRun) -> Any:
+    steps: list[tuple[dict[str, Any], int]] = []
+    evals: list[tuple[dict[str, Any], int]] = []
+    for kind, line in run.lines():
+        rows = steps if kind == "step" else evals
+        rows.append((line, len(rows) + 1))
+    files = run.record.provenance.get("files") or [""]
+    return assemble(run.record, steps, evals, path=Path(files[0]), skipped=run.skipped)

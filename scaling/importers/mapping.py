@@ -1,0 +1,426 @@
+"""A trainer's names and their meaning, read from YAML: which of its keys is which of our metrics, phases and scores.
+
+The files in ``mappings/`` are the shipped ones, docs/importing.md explains each section. Nothing in a mapping is
+executed: expressions are sums, differences, products and quotients of names and numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from scaling.errors import ConfigError, UnknownName
+from scaling.importers.values import lookup, number
+
+__all__ = ["METRICS", "PHASES", "QUANTITIES", "Choice", "EvalRule", "TrainerMapping", "load_mapping", "shipped"]
+
+# our metric -> (unit, definition); docs/importing.md prints this table
+METRICS: dict[str, tuple[str, str]] = {
+    "reward": ("1", "mean reward of the step's rollouts"),
+    "reward_std": ("1", "standard deviation of the reward, within groups or over the batch as the trainer has it"),
+    "completion_length": ("token", "mean sampled tokens of a rollout"),
+    "prompt_length": ("token", "mean tokens of a prompt"),
+    "truncation_rate": ("0 to 1", "share of rollouts cut at the length limit"),
+    "entropy": ("nat", "mean token entropy of the policy"),
+    "kl": ("nat", "KL divergence to the reference model, by the trainer's estimator"),
+    "loss": ("1", "policy loss"),
+    "grad_norm": ("1", "gradient norm before clipping"),
+    "learning_rate": ("1", "learning rate"),
+    "clip_fraction": ("0 to 1", "share of tokens whose ratio was clipped"),
+    "zero_variance_fraction": ("0 to 1", "share of groups whose rewards are all equal"),
+    "mfu": ("0 to 1", "model FLOPs utilisation of training, as the trainer counts it"),
+}
+# what the ledger is derived from -> (unit, definition)
+QUANTITIES: dict[str, tuple[str, str]] = {
+    "gpu_seconds": ("GPU s", "devices x wall time of the step"),
+    "step_seconds": ("s", "wall time of the step"),
+    "elapsed_seconds": ("s", "wall time since the run began, cumulative"),
+    "tokens_per_gpu_second": ("token/s/GPU", "total tokens / (step time x devices)"),
+    "tokens_per_second": ("token/s", "completion tokens / step time"),
+    "total_tokens": ("token", "prompt and completion tokens of the step"),
+    "cumulative_tokens": ("token", "the same, cumulative over the run"),
+    "prompt_tokens": ("token", "prompt tokens of the step, once a rollout"),
+    "completion_tokens": ("token", "sampled tokens of the step"),
+    "rollouts": ("1", "completions sampled in the step"),
+    "reward_min": ("1", "smallest reward of the step"),
+    "reward_max": ("1", "largest reward of the step"),
+}
+PHASES = ("generation", "scoring", "training", "idle", "evaluation", "overhead")
+# words that a mapping may say about meaning, with the allowed values (None: free)
+SEMANTICS: dict[str, tuple[Any, ...] | None] = {
+    "reward": None,
+    "reward_range": None,
+    "pass_at_k": ("unbiased", "bootstrap", "any_of_k", "none"),
+    "evaluation_in_step_time": (True, False, "by phases"),
+    "overhead_in_step_time": (True, False, "by phases"),
+    "phases_overlap": (True, False),
+    "tokens": ("prompt and completion", "completion"),
+    "rollouts_kept": ("all", "effective"),
+    "averaged_over_logging": (True, False),
+    "scoring_passes": None,
+    "decoding": ("sampled", "greedy", "unknown"),
+    "temperature": None,
+    "k": None,
+}
+_SECTIONS = {
+    "trainer", "evidence", "documentation", "signature", "strip", "step", "run", "metrics", "quantities", "phases", "evals",
+    "derive", "constants", "semantics", "gpus", "config",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Keys of which the first that the run has is taken, times ``scale``."""
+
+    keys: tuple[str, ...]
+    scale: float = 1.0
+
+    def pick(self, have: Mapping[str, int]) -> str | None:
+        """The first key that the run has."""
+        return next((key for key in self.keys if have.get(key)), None)
+
+
+@dataclass(frozen=True)
+class EvalRule:
+    """A pattern of evaluation keys, such as ``val-core/{benchmark}/{variable}/mean@{k}``, and what its value is."""
+
+    pattern: str
+    value: str = "score"
+    benchmark: str = ""
+    scale: float = 1.0
+    k: int | None = None
+
+    @property
+    def regex(self) -> re.Pattern[str]:
+        """The pattern as an expression: a benchmark may contain slashes, other parts may not."""
+        parts = re.split(r"\{(\w+)\}", self.pattern)
+        shapes = {"benchmark": r"(?P<benchmark>.+?)", "k": r"(?P<k>\d+)"}
+        out = "".join(
+            re.escape(part) if i % 2 == 0 else shapes.get(part, rf"(?P<{part}>[^/]+)") for i, part in enumerate(parts)
+        )
+        return re.compile(out + r"\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerMapping:
+    """One trainer's names and semantics. See docs/importing.md for the file behind it."""
+
+    trainer: str
+    evidence: str = ""
+    signature: tuple[str, ...] = ()
+    strip: tuple[str, ...] = ()
+    step: tuple[str, ...] = ()
+    run: str | None = None
+    metrics: Mapping[str, Choice] = field(default_factory=dict)
+    quantities: Mapping[str, Choice] = field(default_factory=dict)
+    phases: Mapping[str, tuple[Choice, ...]] = field(default_factory=dict)
+    evals: tuple[EvalRule, ...] = ()
+    derive: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, float] = field(default_factory=dict)
+    semantics: Mapping[str, Any] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        exact: set[str] = set()
+        for choice in (*self.metrics.values(), *self.quantities.values(), *(c for p in self.phases.values() for c in p)):
+            exact |= set(choice.keys)
+        object.__setattr__(self, "_exact", exact | set(self.step) | ({self.run} if self.run else set()))
+        object.__setattr__(self, "_rules", [(rule, rule.regex) for rule in self.evals])
+
+    def clean(self, key: str) -> str:
+        """A key without the prefixes that a tracker puts before this trainer's names."""
+        for prefix in self.strip:
+            if key.startswith(prefix):
+                return key[len(prefix) :]
+        return key
+
+    def wants(self, key: str) -> bool:
+        """Whether the mapping has a use for a (cleaned) key."""
+        return key in self._exact or self.evaluation(key) is not None  # type: ignore[attr-defined]
+
+    def evaluation(self, key: str) -> tuple[int, EvalRule, dict[str, str]] | None:
+        """The first evaluation rule that fits a key: its rank, itself and the parts of the name."""
+        for rank, (rule, regex) in enumerate(self._rules):  # type: ignore[attr-defined]
+            match = regex.match(key)
+            if match:
+                return rank, rule, {k: v for k, v in match.groupdict().items() if v is not None}
+        return None
+
+    def likeness(self, keys: Iterable[str]) -> int:
+        """How many keys of a run carry this trainer's signature."""
+        return sum(1 for key in keys if any(self.clean(key).startswith(s) or key.startswith(s) for s in self.signature))
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the mappings that come with the package."""
+    folder = resources.files("scaling.importers") / "mappings"
+    return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml")))
+
+
+def load_mapping(source: str | Path | Mapping[str, Any]) -> TrainerMapping:
+    """A mapping by its shipped name, from a YAML file, or from a dictionary.
+
+    A flat dictionary is read as our name -> their key (``{"reward": "reward_avg"}``), or the other way round where the
+    values are our names. Evaluations are named ``eval/<benchmark>`` in it.
+
+    Raises:
+        UnknownName: no such mapping, metric, quantity or phase.
+        ConfigError: the file is not such YAML, or maps two keys to one name.
+    """
+    if isinstance(source, Mapping):
+        return _build(dict(source), "the mapping")
+    name = str(source)
+    if name in shipped():
+        text = (resources.files("scaling.importers") / "mappings" / f"{name}.yaml").read_text(encoding="utf-8")
+        return _build(_parse(text, name), name)
+    path = Path(source)
+    if not path.is_file():
+        raise UnknownName(f"mapping must be a YAML file or one of {', '.join(shipped())}; got {name!r}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"mapping {path} must be a readable UTF-8 text: {error}") from error
+    return _build(_parse(text, str(path)), str(path))
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Safe YAML in which a name may stand once only: the second would silently replace the first."""
+
+
+def _construct(loader: _OnceLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    out: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=deep)
+        if key in out:
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: {key!r} is given twice; keep one, list alternatives as 'a | b'")
+        out[key] = loader.construct_object(value_node, deep=True)
+    return out
+
+
+_OnceLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct)
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        body = yaml.load(text, _OnceLoader)  # a SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{where}, {error}") from error
+    except (yaml.YAMLError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{where} must be YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(body, dict):
+        raise ConfigError(f"{where} must be a YAML mapping of names, got {type(body).__name__}")
+    return body
+
+
+def _build(body: dict[str, Any], where: str) -> TrainerMapping:
+    if not _SECTIONS - {"step", "run"} & body.keys():
+        body = _from_flat(body, where)
+    if unknown := sorted(set(body) - _SECTIONS):
+        raise UnknownName(f"{where}: sections must be among {', '.join(sorted(_SECTIONS))}; got {', '.join(unknown)}")
+    metrics = {k: _choice(v, f"{where}, metrics.{k}") for k, v in _section(body, "metrics", where).items()}
+    quantities = {k: _choice(v, f"{where}, quantities.{k}") for k, v in _section(body, "quantities", where).items()}
+    phases: dict[str, tuple[Choice, ...]] = {}
+    for name, keys in _section(body, "phases", where).items():
+        if name not in PHASES:
+            raise UnknownName(f"{where}: phases must be among {', '.join(PHASES)}; got {name!r}")
+        phases[name] = tuple(_choice(k, f"{where}, phases.{name}") for k in (keys if isinstance(keys, list) else [keys]))
+    for name in quantities:
+        if name not in QUANTITIES:
+            raise UnknownName(f"{where}: quantities must be among {', '.join(QUANTITIES)}; got {name!r}")
+    used: dict[str, str] = {}
+    for name, choice in (*metrics.items(), *quantities.items()):
+        for key in choice.keys:
+            if key in used and name in METRICS and used[key] in METRICS:
+                raise ConfigError(f"{where}: key {key!r} must have one meaning, it is mapped to {used[key]} and to {name}")
+            used[key] = name
+    derive = {k: str(v) for k, v in _section(body, "derive", where).items()}
+    for name, text in derive.items():
+        Expression(text, f"{where}, derive.{name}")
+    semantics = _section(body, "semantics", where)
+    for name, value in semantics.items():
+        if name not in SEMANTICS:
+            raise UnknownName(f"{where}: semantics must be among {', '.join(SEMANTICS)}; got {name!r}")
+        allowed = SEMANTICS[name]
+        if allowed is not None and value not in allowed:
+            raise ConfigError(f"{where}: semantics.{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    evals = _evals(body.get("evals") or [], where)
+    constants: dict[str, float] = {}
+    for name, value in _section(body, "constants", where).items():
+        if (held := number(value)) is None:
+            raise ConfigError(f"{where}: constants.{name} must be a number, got {value!r}")
+        constants[name] = held
+    return TrainerMapping(
+        trainer=str(body.get("trainer", "table")), evidence=str(body.get("evidence", "")),
+        signature=_words(body.get("signature")), strip=_words(body.get("strip")),
+        step=tuple(k for c in [body.get("step", "step")] for k in _choice(c, f"{where}, step").keys),
+        run=None if body.get("run") is None else str(body["run"]),
+        metrics=metrics, quantities=quantities, phases=phases, evals=evals, derive=derive, constants=constants,
+        semantics=semantics, gpus=_words(body.get("gpus")),
+        config={k: str(v) for k, v in _section(body, "config", where).items()},
+    )  # fmt: skip
+
+
+def _from_flat(body: dict[str, Any], where: str) -> dict[str, Any]:
+    known = {*METRICS, *QUANTITIES, "step", "run"}
+
+    def ours(name: Any) -> bool:
+        return isinstance(name, str) and (name in known or name.startswith("eval/"))
+
+    if not all(ours(k) for k in body) and all(ours(v) for v in body.values()):
+        turned: dict[str, Any] = {}
+        for theirs, name in body.items():
+            if name in turned:
+                raise ConfigError(f"{where}: {turned[name]!r} and {theirs!r} are both mapped to {name}; keep one of them")
+            turned[name] = theirs
+        body = turned
+    if foreign := [str(k) for k in body if not ours(k)]:
+        raise UnknownName(
+            f"{where}: names must be among {', '.join(sorted(known))} or eval/<benchmark>; got {', '.join(foreign)}"
+        )
+    out: dict[str, Any] = {"trainer": "table", "metrics": {}, "quantities": {}, "evals": {}}
+    for name, key in body.items():
+        if name in ("step", "run"):
+            out[name] = key
+        elif name.startswith("eval/"):
+            out["evals"][name[5:]] = key
+        else:
+            out["metrics" if name in METRICS else "quantities"][name] = key
+    return out
+
+
+def _evals(section: Any, where: str) -> tuple[EvalRule, ...]:
+    if isinstance(section, Mapping):  # benchmark -> key, or -> {key, scale, k}
+        items = [{"benchmark": name, **(v if isinstance(v, Mapping) else {"key": v})} for name, v in section.items()]
+    elif isinstance(section, list):
+        items = [v if isinstance(v, Mapping) else {"key": v} for v in section]
+    else:
+        raise ConfigError(f"{where}: evals must be a list of patterns or a mapping of benchmarks, got {section!r}")
+    rules = []
+    for item in items:
+        if unknown := sorted(set(item) - {"key", "value", "benchmark", "scale", "k"}):
+            raise UnknownName(f"{where}: an evaluation has key, value, benchmark, scale and k; got {', '.join(unknown)}")
+        if not isinstance(item.get("key"), str):
+            raise ConfigError(f"{where}: an evaluation needs the text 'key', got {dict(item)!r}")
+        if "{benchmark}" not in item["key"] and not item.get("benchmark"):
+            raise ConfigError(f"{where}: evaluation {item['key']!r} needs {{benchmark}} in its key, or 'benchmark'")
+        for key in item["key"].split(" | "):
+            rules.append(
+                EvalRule(
+                    pattern=key.strip(), value=str(item.get("value", "score")), benchmark=str(item.get("benchmark", "")),
+                    scale=_scale(item, where), k=item.get("k"),
+                )  # fmt: skip
+            )
+    return tuple(rules)
+
+
+def _choice(value: Any, where: str) -> Choice:
+    scale = 1.0
+    if isinstance(value, Mapping):
+        if unknown := sorted(set(value) - {"key", "scale"}):
+            raise UnknownName(f"{where} has key and scale; got {', '.join(map(str, unknown))}")
+        scale, value = _scale(value, where), value.get("key")
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{where} must name a key ('a', or alternatives 'a | b'), got {value!r}")
+    return Choice(tuple(part.strip() for part in value.split(" | ")), scale)
+
+
+def _scale(value: Mapping[str, Any], where: str) -> float:
+    scale = number(value.get("scale", 1.0))
+    if scale is None or not np.isfinite(scale) or scale == 0:
+        raise ConfigError(f"{where}: scale must be a number other than 0, got {value.get('scale')!r}")
+    return scale
+
+
+def _section(body: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    section = body.get(name) or {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"{where}: {name} must be a mapping of names, got {type(section).__name__}")
+    return {str(k): v for k, v in section.items()}
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+
+
+class Expression:
+    """Arithmetic over names: ``+ - * /``, parentheses, numbers, dotted names. Parsed, never executed as code.
+
+    Example:
+        >>> Expression("1 - pass_rate / 100")({"pass_rate": 25.0}.get)
+        0.75
+    """
+
+    def __init__(self, text: str, where: str = "expression") -> None:
+        self.text = text
+        try:
+            self._tree = ast.parse(text, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ConfigError(f"{where} must be arithmetic over names, got {text!r}") from error
+        self.names: list[str] = []
+        self._check(self._tree, where)
+
+    def __call__(self, get: Callable[[str], Any]) -> Any:
+        """The value, with names looked up by ``get``; None if one is missing."""
+        return self._value(self._tree, get)
+
+    def _check(self, node: ast.AST, where: str) -> None:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult, ast.Div)):
+            self._check(node.left, where)
+            self._check(node.right, where)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+            self._check(node.operand, where)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+            pass
+        elif (name := _dotted(node)) is not None:
+            self.names.append(name)
+        else:
+            raise ConfigError(f"{where} must be + - * / over names and numbers, got {self.text!r}")
+
+    def _value(self, node: ast.AST, get: Callable[[str], Any]) -> Any:
+        if isinstance(node, ast.BinOp):
+            left, right = self._value(node.left, get), self._value(node.right, get)
+            if left is None or right is None:
+                return None
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                if isinstance(node.op, ast.Add):
+                    return left + right
+                if isinstance(node.op, ast.Sub):
+                    return left - right
+                if isinstance(node.op, ast.Mult):
+                    return left * right
+                return np.divide(left, right)
+        if isinstance(node, ast.UnaryOp):
+            inner = self._value(node.operand, get)
+            return None if inner is None else -inner if isinstance(node.op, ast.USub) else inner
+        if isinstance(node, ast.Constant):
+            return node.value
+        return get(_dotted(node) or "")
+
+
+def _dotted(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        inner = _dotted(node.value)
+        return None if inner is None else f"{inner}.{node.attr}"
+    return None
+
+
+def from_config(expressions: Iterable[str], config: Mapping[str, Any]) -> tuple[float, str] | None:
+    """The first expression over a configuration that has a value, and its text."""
+    for text in expressions:
+        value = Expression(text)(lambda name: number(lookup(config, name)))
+        if value is not None and np.isfinite(value):
+            return float(value), text
+    return None

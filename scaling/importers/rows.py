@@ -1,0 +1,176 @@
+"""`Rows`: the numeric rows of a foreign run, compact, out of memory when they are many; segments and repeats found here.
+
+A row is a step and some named numbers. Memory does not grow with the log: blocks of rows go to an anonymous temporary
+file once a few megabytes are held.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Block", "Rows"]
+
+BLOCK_ROWS = 2048
+HELD_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive rows as columns: ``columns[key]`` has shape ``(n_rows,)``, NaN where a row lacks the key."""
+
+    segment: NDArray[np.int64]
+    step: NDArray[np.int64]
+    columns: dict[str, NDArray[np.float64]]
+
+    def get(self, key: str) -> NDArray[np.float64]:
+        """The column, all NaN if no row of this block has it."""
+        return self.columns.get(key, np.full(len(self.step), np.nan))
+
+
+@dataclass
+class Rows:
+    """Collects rows in the order of the log and splits them into segments at restarts.
+
+    A step number that goes back starts a new segment: the process restarted from a checkpoint. A line that repeats the
+    previous one is skipped and counted; a second line of the same step with other keys belongs to that step.
+
+    Attributes:
+        resumed_from: step from which each segment went on; None for the first.
+        repeated: lines that only repeated the line before.
+        key_counts: how often each key was seen with a finite number.
+        not_finite: how often a key held NaN or an infinity.
+        count: rows kept.
+        first: the first rows, by which a run is known again when its log has grown.
+        opening: the first row's step, and whether it is of an optimiser step.
+    """
+
+    resumed_from: list[int | None] = field(default_factory=list)
+    repeated: int = 0
+    key_counts: dict[str, int] = field(default_factory=dict)
+    not_finite: dict[str, int] = field(default_factory=dict)
+    count: int = 0
+    first: list[Any] = field(default_factory=list)
+    opening: tuple[int, bool] = (0, True)
+
+    def __post_init__(self) -> None:
+        self._pending: list[tuple[int, int, Sequence[str], Sequence[float]]] = []
+        self._blocks: list[Block | tuple[int, tuple[str, ...], int]] = []
+        self._file: IO[bytes] | None = None
+        self._held = 0
+        self._last: tuple[int, Sequence[str], Sequence[float]] | None = None
+        self._restart = False
+
+    def restart(self) -> None:
+        """The log says that a new process begins: the next row opens a segment (if there are rows already)."""
+        self._restart = bool(self.resumed_from)
+
+    def add(self, step: int, keys: Sequence[str], values: Sequence[float], *, trained: bool = True) -> None:
+        """Add a row.
+
+        Args:
+            step: its step.
+            keys: names; passing the same object again and again is fastest.
+            values: numbers, NaN for "not there".
+            trained: whether the row is of an optimiser step (or only of an evaluation at that step).
+        """
+        last = self._last
+        if not self.resumed_from:
+            self.resumed_from.append(None)
+            self.opening = (step, trained)
+        elif last is not None:
+            if step == last[0] and not self._restart:
+                if list(values) == list(last[2]) and list(keys) == list(last[1]):
+                    self.repeated += 1
+                    return
+                again = trained and not set(keys).isdisjoint(last[1])
+            else:
+                again = step < last[0]
+            if again or self._restart:
+                self.resumed_from.append(max(0, step - 1 if trained else step))
+        self._restart = False
+        self._last = (step, keys, values)
+        if self.count < 3:
+            self.first.append([step, dict(zip(keys, values))])
+        self.count += 1
+        self._pending.append((len(self.resumed_from) - 1, step, keys, values))
+        if len(self._pending) >= BLOCK_ROWS:
+            self._flush()
+
+    def extend(self, other: Rows) -> None:
+        """Append the rows of a later log of the same run: it opens a segment."""
+        self._flush()
+        offset = len(self.resumed_from)
+        for block in other.blocks():
+            self._keep(Block(segment=block.segment + offset, step=block.step, columns=block.columns))
+        went_on = None if not offset else max(0, other.opening[0] - int(other.opening[1]))
+        self.resumed_from += [went_on, *other.resumed_from[1:]]
+        self.count += other.count
+        self.repeated += other.repeated
+        self._last, self._restart = None, True
+        for mine, theirs in ((self.key_counts, other.key_counts), (self.not_finite, other.not_finite)):
+            for key, n in theirs.items():
+                mine[key] = mine.get(key, 0) + n
+
+    def blocks(self) -> Iterator[Block]:
+        """All rows, block by block, in order; may be iterated again."""
+        self._flush()
+        for block in self._blocks:
+            yield block if isinstance(block, Block) else self._read(*block)
+
+    def column(self, key: str) -> NDArray[np.float64]:
+        """One column of all rows, shape ``(count,)``."""
+        parts = [block.get(key) for block in self.blocks()]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _flush(self) -> None:
+        rows, self._pending = self._pending, []
+        if not rows:
+            return
+        layouts: dict[int, tuple[Sequence[str], list[int]]] = {}
+        for i, row in enumerate(rows):
+            layouts.setdefault(id(row[2]), (row[2], []))[1].append(i)
+        names: dict[str, int] = {}
+        for keys, _ in layouts.values():
+            for key in keys:
+                names.setdefault(key, len(names))
+        table = np.full((len(rows), len(names)), np.nan)
+        present = np.zeros(len(names), dtype=int)
+        for keys, where in layouts.values():
+            columns = [names[k] for k in keys]
+            table[np.ix_(where, columns)] = np.array([rows[i][3] for i in where], dtype=float).reshape(len(where), -1)
+            present[columns] += len(where)
+        finite = np.isfinite(table)
+        table[~finite] = np.nan
+        for (key, j), good in zip(names.items(), finite.sum(axis=0).tolist()):
+            self.key_counts[key] = self.key_counts.get(key, 0) + good
+            if good < present[j]:
+                self.not_finite[key] = self.not_finite.get(key, 0) + int(present[j]) - good
+        segment, step = np.array([r[:2] for r in rows], dtype=np.int64).T
+        self._keep(Block(segment, step, {name: table[:, j] for name, j in names.items()}))
+
+    def _keep(self, block: Block) -> None:
+        size = 8 * len(block.step) * (len(block.columns) + 2)
+        if self._held + size <= HELD_BYTES:
+            self._held += size
+            self._blocks.append(block)
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()
+        self._file.seek(0, 2)
+        self._blocks.append((self._file.tell(), tuple(block.columns), len(block.step)))
+        for column in (block.segment, block.step, *block.columns.values()):
+            self._file.write(np.ascontiguousarray(column).tobytes())
+
+    def _read(self, offset: int, names: tuple[str, ...], n_rows: int) -> Block:
+        assert self._file is not None
+        self._file.seek(offset)
+        raw = self._file.read(8 * n_rows * (len(names) + 2))
+        whole = np.frombuffer(raw, dtype=np.int64, count=2 * n_rows).reshape(2, n_rows)
+        table = np.frombuffer(raw, dtype=float, offset=16 * n_rows).reshape(len(names), n_rows)
+        return Block(whole[0], whole[1], dict(zip(names, table)))

@@ -1,0 +1,390 @@
+"""verl: console logs (`step:7 - critic/rewards/mean:0.433 - ...`) and the file logger's JSONL (`{"step": 7, "data": {...}}`).
+
+The console format is that of `concat_dict_to_str`: three decimals in old versions, `pformat` in new ones, so that NumPy
+scalars print as ``np.float64(0.5)``. The configuration is what the trainer prints at its start (a dictionary or YAML), or
+the overrides of the command line.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scaling.errors import ForeignLogError
+from scaling.importers.console import chunks, looks_binary, plain, tag
+from scaling.importers.imported import RawRun
+from scaling.importers.mapping import TrainerMapping
+from scaling.importers.values import head, lookup, number
+from scaling.records import Skipped
+
+__all__ = ["read"]
+
+_STEP = re.compile(rb"step:(\d+)(?= - )")
+_NEXT = re.compile(rb"(?:\x1b\[[0-9;]*m)*\(\w+ pid=\d+")  # another line that was printed into this one
+_OVERRIDE = re.compile(r"(?:^|\s)['\"]?\+{0,2}([A-Za-z_][\w.]*\.[\w.]+)=((?:\[[^\]]*\])|[^\s'\"]*)")
+_YAML_LINE = re.compile(r"^\s*(?:-\s.*|[\w.'\"-]+:(?:\s.*)?)$")
+_TRAINED = ("critic/", "actor/", "response_length/", "perf/", "timing_s/step", "timing/gen", "timing_s/gen")
+MAX_CONFIG = 1 << 21
+
+
+def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | None = None) -> RawRun:
+    """Read one log of verl, console or JSONL, told apart by their content.
+
+    Raises:
+        ForeignLogError: the file is empty, binary, or holds no step.
+    """
+    start = head(path)
+    first = next((line for line in start.splitlines() if line.strip()), b"").lstrip()
+    if first.startswith(b"{") and b'"data"' in first:
+        return _read_jsonl(path, mapping, progress)
+    if looks_binary(path):
+        raise ForeignLogError(f"{path} must be a text log, it is binary")
+    return _Console(path, mapping).read(progress)
+
+
+def _name(path: Path) -> str:
+    name = path.name[:-3] if path.name.endswith(".gz") else path.name
+    stem = name.rsplit(".", 1)[0] if "." in name[1:] else name
+    return stem if stem not in ("output", "metrics", "log", "stdout") else f"{path.resolve().parent.name}-{stem}"
+
+
+class _Console:
+    """State of reading one console log."""
+
+    def __init__(self, path: Path, mapping: TrainerMapping) -> None:
+        self.path, self.mapping = path, mapping
+        self.run = RawRun(name=_name(path), source="verl console log", files=(str(path),), status="running")
+        self.overrides: dict[str, Any] = {}
+        self.plans: dict[int, _Plan] = {}
+        self.bad_pairs = 0
+        self.writers: list[bytes] = []
+        self.collecting: _Collector | None = None
+
+    def read(self, progress: Callable[[int], Any] | None) -> RawRun:
+        number_of_bytes = 0
+        for chunk, torn in chunks(self.path, progress):
+            number_of_bytes += len(chunk)
+            self._chunk(chunk, torn)
+        if self.bad_pairs:
+            self.run.skipped.append(Skipped(self.path.name, 0, f"{self.bad_pairs} part(s) of step lines that are no number"))
+        if not self.run.rows.count:
+            raise ForeignLogError(f"{self.path}: no line of the form 'step:N - key:value - ...', as verl's console logger writes")
+        if not self.run.config and self.overrides:
+            self.run.config = _nested(self.overrides)
+        for plan in self.plans.values():
+            for key in plan.unused:
+                self.run.unused[key] = self.run.unused.get(key, 0) + plan.used
+        experiment = lookup(self.run.config, "trainer.experiment_name")
+        if isinstance(experiment, str) and experiment:
+            self.run.name = experiment
+        return self.run
+
+    def _chunk(self, chunk: bytes, torn: bool) -> None:
+        at = 0
+        if self.collecting:
+            at = self._collect(chunk, 0)
+        step = chunk.find(b"step:", at)
+        mark = _first(chunk, at)
+        while step >= 0 or mark[0] >= 0:
+            if mark[0] >= 0 and (step < 0 or mark[0] < step):
+                at = self._marked(chunk, *mark)
+                mark = _first(chunk, at)
+                if step < at:
+                    step = chunk.find(b"step:", at)
+                continue
+            before = chunk[step - 1 : step]
+            if before in (b"_", b"/", b".", b"-") or before.isalnum():
+                step = chunk.find(b"step:", step + 5)
+                continue
+            match = _STEP.match(chunk, step)
+            if match is None:
+                step = chunk.find(b"step:", step + 5)
+                continue
+            end = chunk.find(b"\n", step)
+            cut = torn and end < 0
+            end = len(chunk) if end < 0 else end
+            self._step_line(chunk, step, match, end, cut)
+            step = chunk.find(b"step:", end)
+            if 0 <= mark[0] < end:
+                mark = _first(chunk, end)
+
+    def _step_line(self, chunk: bytes, at: int, match: re.Match[bytes], end: int, torn: bool) -> None:
+        body = chunk[match.end() + 3 : end]
+        if b"\r" in body:
+            body = body.split(b"\r", 1)[0]
+        if b"\x1b" in body or b"pid=" in body or b"[repeated" in body:
+            if other := _NEXT.search(body):
+                inner = _STEP.search(body, other.end())
+                if inner:  # two step lines on one line
+                    self._step_line(chunk, at, inner, end, torn) if False else None
+                    start = end - len(body) + inner.start()
+                    self._parse(int(match[1]), plain(body[: other.start()]), False, self._writer(chunk, at))
+                    self._step_line(chunk, start, _STEP.match(chunk, start), end, torn)  # type: ignore[arg-type]
+                    return
+                body = body[: other.start()]
+            body = plain(body)
+        self._parse(int(match[1]), body, torn, self._writer(chunk, at))
+
+    def _writer(self, chunk: bytes, at: int) -> bytes:
+        start = max(chunk.rfind(b"\n", 0, at), chunk.rfind(b"\r", 0, at)) + 1
+        return tag(chunk[start:at])[0] if at - start > 4 else b""
+
+    def _parse(self, step: int, body: bytes, torn: bool, writer: bytes) -> None:
+        pairs = body.rstrip(b"\r").split(b" - ")
+        if torn:  # the number of the last pair may have lost digits
+            pairs = pairs[:-1]
+            self.run.skipped.append(Skipped(self.path.name, 0, "torn last line: its last value"))
+        plan = self.plans.get(len(pairs))
+        values = plan.values(pairs) if plan else None
+        if values is None:
+            plan = _Plan(pairs, self.mapping)
+            self.bad_pairs += plan.bad
+            if not plan.slashed:
+                return  # prose such as "step:3 - then"
+            self.plans[len(pairs)] = plan if not plan.bad else self.plans.get(len(pairs), plan)
+            values = plan.read
+        if not self.writers or self.writers[-1] != writer:
+            if writer in self.writers and self.writers[-1:] != [b""] and writer:
+                raise ForeignLogError(
+                    f"{self.path}: steps of two runs alternate ({writer.decode()}, {self.writers[-1].decode()}): "
+                    "split the log by process before importing"
+                )
+            if self.writers and writer:
+                self.run.rows.restart()
+            self.writers.append(writer)
+        plan.used += 1
+        if plan.keys:
+            self.run.rows.add(step, plan.keys, values, trained=plan.trained)
+
+    # -- configuration and restarts ----------------------------------------------------------------------------------
+
+    def _marked(self, chunk: bytes, at: int, what: bytes) -> int:
+        start, end = chunk.rfind(b"\n", 0, at) + 1, chunk.find(b"\n", at)
+        end = len(chunk) if end < 0 else end
+        if end - start > MAX_CONFIG:
+            return end
+        who, line = tag(chunk[start:end])
+        text = line.decode("utf-8", "replace")
+        if what == b"actor_rollout_ref":
+            if text.lstrip().startswith("{'actor_rollout_ref'"):
+                self.collecting = _Collector(who, "dict")
+            elif text.strip() == "actor_rollout_ref:":
+                self.collecting = _Collector(who, "yaml")
+            elif "=" in text:
+                found = _OVERRIDE.findall(text)
+                self.overrides |= {name: _scalar(value) for name, value in found}
+        elif what == b"Setting global step to " and self.run.rows.count:
+            self.run.rows.restart()
+        elif what == b"Model config after override" and self.run.model_config is None and "{" in text:
+            self.collecting = _Collector(who, "json")
+            text = "{" + text.split("{", 1)[1]
+        if self.collecting:
+            self.collecting.feed(text)
+            self._finish_if_closed()
+            if self.collecting:
+                return self._collect(chunk, end + 1)
+        return end
+
+    def _collect(self, chunk: bytes, at: int) -> int:
+        """Feed lines of the collecting process until its dump is closed; returns where to go on in the chunk."""
+        while self.collecting and at < len(chunk):
+            end = chunk.find(b"\n", at)
+            end = len(chunk) if end < 0 else end
+            who, line = tag(chunk[at:end])
+            if who == self.collecting.who:
+                self.collecting.feed(line.decode("utf-8", "replace"))
+                self._finish_if_closed()
+                if self.collecting is None and self._ended_before:
+                    return at  # the line that ended the dump is not part of it
+            at = end + 1
+        return min(at, len(chunk))
+
+    _ended_before = False
+
+    def _finish_if_closed(self) -> None:
+        done = self.collecting
+        if done is None or not done.closed:
+            return
+        self.collecting = None
+        self._ended_before = done.ended_before
+        value = done.value()
+        if value is None:
+            reason = f"a {done.kind} dump at the start that could not be parsed"
+            self.run.skipped.append(Skipped(self.path.name, 0, reason))
+        elif done.kind == "json":
+            self.run.model_config = value
+        else:
+            if self.run.rows.count:
+                self.run.rows.restart()
+            self.run.config = self.run.config or value
+
+
+class _Plan:
+    """How to read step lines of one layout: where the wanted values are; checked against each line's own keys."""
+
+    def __init__(self, pairs: list[bytes], mapping: TrainerMapping) -> None:
+        self.wanted: list[tuple[int, bytes, int]] = []
+        self.keys: list[str] = []
+        self.read: list[float] = []
+        self.unused: list[str] = []
+        self.bad = self.used = 0
+        self.slashed = self.trained = False
+        held = b""
+        for i, pair in enumerate(pairs):
+            key, colon, raw = (held + pair).rpartition(b":")
+            value = number(raw) if colon else None
+            if value is None:
+                # a name may contain the separator: join with what follows before giving up
+                held = held + pair + b" - " if not colon and i + 1 < len(pairs) else b""
+                self.bad += not held
+                continue
+            start = key + b":" if not held else b""
+            held = b""
+            name = mapping.clean(key.decode("utf-8", "replace").strip())
+            self.slashed |= "/" in name
+            self.trained |= name.startswith(_TRAINED)
+            if mapping.wants(name) and name not in self.keys:
+                self.keys.append(name)
+                self.read.append(value)
+                if start:
+                    self.wanted.append((i, start, len(start)))
+            else:
+                self.unused.append(name)
+        self.fixed = len(self.wanted) == len(self.keys)
+
+    def values(self, pairs: list[bytes]) -> list[float] | None:
+        """The wanted values of a line, or None if the line has another layout."""
+        if not self.fixed:
+            return None
+        out: list[float] = []
+        for i, start, size in self.wanted:
+            pair = pairs[i]
+            if not pair.startswith(start):
+                return None
+            raw = pair[size:]
+            try:
+                out.append(float(raw))
+            except ValueError:
+                value = number(raw)
+                if value is None:
+                    return None
+                out.append(value)
+        return out
+
+
+class _Collector:
+    """Collects the lines of one dump: a dictionary or JSON until its brackets close, YAML until the first other line."""
+
+    def __init__(self, who: bytes, kind: str) -> None:
+        self.who, self.kind = who, kind
+        self.lines: list[str] = []
+        self.size = self.depth = 0
+        self.closed = self.ended_before = False
+
+    def feed(self, text: str) -> None:
+        self.size += len(text)
+        if self.kind == "yaml":
+            if text.strip() and not _YAML_LINE.match(text):
+                self.closed = self.ended_before = True
+                return
+            self.lines.append(text)
+        else:
+            self.lines.append(text)
+            bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "", text)
+            self.depth += sum(bare.count(c) for c in "{[(") - sum(bare.count(c) for c in "}])")
+            self.closed = self.depth <= 0
+        if self.size > MAX_CONFIG:
+            self.closed = True
+
+    def value(self) -> dict[str, Any] | None:
+        text = "\n".join(self.lines)
+        try:
+            if self.kind == "dict":
+                out = ast.literal_eval(re.sub(r"(?<=[:\s\[,])(-?)(inf|nan)(?=[,}\]\s])", "None", text))
+            elif self.kind == "json":
+                out = json.loads(text)
+            else:
+                out = yaml.safe_load(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError, yaml.YAMLError):
+            return self._leaves(text)
+        return out if isinstance(out, dict) else None
+
+    def _leaves(self, text: str) -> dict[str, Any] | None:
+        """What is needed most, from a dump that does not parse (objects print as ``<...>``)."""
+        section = text[text.find("'trainer':") :]
+        found = {
+            name: int(match[1])
+            for name in ("n_gpus_per_node", "nnodes")
+            if (match := re.search(rf"'?{name}'?\s*:\s*(\d+)", section))
+        }
+        return {"trainer": found} if "n_gpus_per_node" in found and self.kind != "json" else None
+
+
+def _first(chunk: bytes, at: int) -> tuple[int, bytes]:
+    found = [
+        (i, what)
+        for what in (b"actor_rollout_ref", b"Setting global step to ", b"Model config after override")
+        if (i := chunk.find(what, at)) >= 0
+    ]
+    return min(found, default=(-1, b""))
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for path, value in flat.items():
+        here = out
+        *parents, leaf = path.split(".")
+        for part in parents:
+            here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                break
+        else:
+            here[leaf] = value
+    return out
+
+
+def _read_jsonl(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | None) -> RawRun:
+    run = RawRun(name=_name(path), source="verl file logger", files=(str(path),), status="running")
+    layouts: dict[tuple[str, ...], tuple[list[str], bool]] = {}
+    line_number = 0
+    for chunk, torn in chunks(path, progress):
+        lines = chunk.split(b"\n")
+        if not torn:
+            lines.pop()
+        for raw in lines:
+            line_number += 1
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw)
+                step, data = row["step"], row["data"]
+                if not isinstance(step, int) or not isinstance(data, dict):
+                    raise TypeError
+            except (ValueError, KeyError, TypeError, RecursionError):
+                reason = "torn last line" if torn else 'not {"step": N, "data": {...}}'
+                run.skipped.append(Skipped(path.name, line_number, reason))
+                continue
+            names = tuple(data)
+            if names not in layouts:
+                kept = [n for n in names if mapping.wants(mapping.clean(n)) and number(data[n]) is not None]
+                layouts[names] = kept, any(mapping.clean(n).startswith(_TRAINED) for n in names)
+                run.unused |= {n: 1 for n in names if n not in kept and number(data[n]) is not None}
+            kept, trained = layouts[names]
+            values = [number(data[n]) for n in kept]
+            run.rows.add(step, [mapping.clean(n) for n in kept], [float("nan") if v is None else v for v in values], trained=trained)
+    if not run.rows.count:
+        raise ForeignLogError(f'{path}: no line of the form {{"step": N, "data": {{...}}}}, as verl\'s file logger writes')
+    return run
