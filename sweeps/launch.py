@@ -12,16 +12,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaling.errors import ConfigError, ScalingError
+from scaling import records
+from scaling.errors import ConfigError, RecordError, ScalingError
 from sweeps.config import BudgetConfig, RunConfig
-from sweeps.launching import local
+from sweeps.launching import engines, snapshot
 from sweeps.launching.display import watch
-from sweeps.launching.jobs import Job, Notes, is_locked, write_json
+from sweeps.launching.jobs import Job, Notes, write_json
 from sweeps.launching.manifest import build_manifest, render, write_manifest
 from sweeps.launching.rows import PlannedRun, covers, merge, resolve_rows
 from sweeps.launching.status import DONE, RunState, read_state
 
-__all__ = ["Interrupted", "SweepFailed", "launch"]
+__all__ = ["Interrupted", "SweepFailed", "is_done", "launch", "start_runs"]
+
+POLL = {"local": 0.5, "slurm": 3.0, "ray": 3.0}  # seconds between looks at a scheduler that others share
 
 
 class SweepFailed(ScalingError):
@@ -53,127 +56,199 @@ def launch(composed: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, first
     print(f"{len(rows)} rows, {len(runs)} runs in {sweep_dir}", flush=True)
     settings = runs[0].config.launch
     manifest = build_manifest(runs)
+    if not settings.dry_run:
+        check(runs)
     path = write_manifest(sweep_dir, manifest)
     if settings.dry_run:
         print(render(manifest))
         print(f"dry run: nothing was started; written: {path} and {path.with_suffix('.csv').name}", flush=True)
         return [None] * len(rows)
     notes = Notes(sweep_dir)
-    states = _start(notes, runs)
-    if settings.wait:
-        try:
-            states = watch(lambda: read_states(notes, runs))
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"\nstopped watching; the runs go on.\n  see them:      rl-scaling sweep status {sweep_dir}\n"
-                f"  cancel them:   rl-scaling sweep cancel {sweep_dir}\n  watch again:   the same command"
-            ) from None
-        _report_failures(states, sweep_dir)
-    else:
-        print(f"launched; see them: rl-scaling sweep status {sweep_dir}", flush=True)
+    start_runs(notes, runs)
+    see = f"  see them:      rl-scaling sweep status {sweep_dir}\n  cancel them:   rl-scaling sweep cancel {sweep_dir}"
+    if not settings.wait:
+        print(f"launched, not waiting\n{see}", flush=True)
+        return [None] * len(rows)
+    try:
+        states = watch(lambda: read_states(notes, runs), poll=POLL[runs[0].config.cluster.engine])
+    except KeyboardInterrupt:
+        raise Interrupted(f"\nstopped watching; the runs go on\n{see}\n  watch again:   the same command") from None
+    _report_failures(states, sweep_dir)
     scores = {state.run_id: state.score for state in states}
     return [scores.get(row.config.run_id) for row in rows]
 
 
+def check(runs: Sequence[PlannedRun]) -> None:
+    """Refuse what the engine, the layout or the hub caches would refuse later.
+
+    Raises:
+        ConfigError: one line an error.
+    """
+    from sweeps.launching.roles import lay_out
+
+    errors = []
+    for run in runs:
+        try:
+            lay_out(run.config, [f"node{i}" for i in range(run.config.cluster.nodes)])
+            if run.config.cluster.offline:
+                _check_caches(run.config)
+        except ConfigError as error:
+            errors.append(str(error))
+    if errors:
+        raise ConfigError("\n".join(dict.fromkeys(errors)))
+    name = runs[0].config.cluster.engine
+    if name != "local":
+        engines.engine(name).check([run.config for run in runs])
+
+
+def start_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Start the runs that are neither done nor queued nor running; returns those.
+
+    All of it happens while the sweep's notes are held, so that two launches at once never start a run twice.
+    """
+    with notes.changing():
+        states = {state.run_id: state for state in read_states(notes, runs)}
+        todo, counts = [], dict.fromkeys(("to start", "to resume", "to extend", "already queued or running", "finished before"), 0)
+        for run in runs:
+            state = states[run.run_id]
+            if state.active:
+                counts["already queued or running"] += 1
+            elif is_done(run.config):
+                counts["finished before"] += 1
+            else:
+                todo.append(run)
+                known = records.is_run(run.config.run_dir)
+                counts["to extend" if state.state == "finished" else "to resume" if known else "to start"] += 1
+        print(", ".join(f"{n} {what}" for what, n in counts.items() if n), flush=True)
+        if todo:
+            _submit(notes, todo, active=counts["already queued or running"])
+    return todo
+
+
 def read_states(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
     """The state of each run, now."""
-    jobs = notes.jobs()
-    out = []
-    for run in runs:
-        job = jobs.get(run.run_id)
-        job = local.refresh(notes, job) if job is not None and job.engine == "local" else job
-        out.append(read_state(run.config.run_dir, run_id=run.run_id, label=run.label, job=job))
-    return out
-
-
-def _start(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
-    states = {state.run_id: state for state in read_states(notes, runs)}
-    todo, finished, active, resumed, extended = [], 0, 0, 0, 0
-    for run in runs:
-        state = states[run.run_id]
-        if state.active:
-            active += 1
-        elif is_done(run.config):
-            finished += 1
-        else:
-            resumed += state.state in ("interrupted", "lost", "failed", "cancelled")
-            extended += state.state == "finished"
-            todo.append(run)
-    parts = [
-        (len(todo) - resumed - extended, "to start"), (resumed, "to resume"), (extended, "to extend"),
-        (active, "already queued or running"), (finished, "finished before"),
-    ]  # fmt: skip
-    print(", ".join(f"{n} {what}" for n, what in parts if n), flush=True)
-    if todo:
-        slots = local.Slots.of(todo[0].config.cluster)
-        shared = slots.shared(len(todo) + active)
-        jobs = [_job(notes, run, shared=shared, order=i) for i, run in enumerate(todo)]
-        local.start(notes, jobs, slots)
-    return read_states(notes, runs)
-
-
-def _job(notes: Notes, run: PlannedRun, *, shared: bool, order: int) -> Job:
-    config = run.config
-    cluster = config.cluster.model_copy(update={"shared": config.cluster.shared or shared})
-    config = config.model_copy(
-        update={"runs_dir": os.path.abspath(config.runs_dir), "bases_dir": os.path.abspath(config.bases_dir), "cluster": cluster}
-    )
-    path = notes.config_path(run.run_id)
-    write_json(path, json.loads(config.model_dump_json()))
-    previous = notes.read(run.run_id)
-    return Job(
-        run_id=run.run_id, label=run.label, engine=config.cluster.engine, state="queued", config=str(path.resolve()),
-        attempt=previous.attempt if previous else 0, submitted=time.time() + order * 1e-6,
-    )  # fmt: skip
+    jobs = engines.refresh(notes)
+    return [read_state(run.config.run_dir, run_id=run.run_id, label=run.label, job=jobs.get(run.run_id)) for run in runs]
 
 
 def is_done(config: RunConfig) -> bool:
     """Whether a run has reached the budget that is asked for: by its status, else by its ledger."""
-    from scaling.records import is_run, read_run
     from scaling.runs import load_runs
 
-    if not is_run(config.run_dir):
+    if not records.is_run(config.run_dir):
         return False
-    record = read_run(config.run_dir)
-    recorded = _recorded_budget(record.config)
+    record = records.read_run(config.run_dir)
+    body = record.config.get("budget")
+    recorded = BudgetConfig.model_validate(dict(body)) if isinstance(body, Mapping) else None
     if record.status in DONE and recorded is not None and covers(recorded, config.budget):
         return True
     used = load_runs(config.run_dir).runs.iloc[0].to_dict()
-    columns = {"flops": "total_flops"}
-    reached = {name: _used(used, columns.get(name, name)) for name in config.budget.limits()}
-    return any(reached[name] >= limit for name, limit in config.budget.limits().items())
+    return any(_used(used, name) >= limit for name, limit in config.budget.limits().items())
 
 
-def _used(row: Mapping[str, Any], column: str) -> float:
-    if column == "pretraining_flops_ratio":
+def _submit(notes: Notes, runs: Sequence[PlannedRun], *, active: int) -> None:
+    """Write configurations, snapshot the code, hand the jobs to the engine."""
+    name = runs[0].config.cluster.engine
+    commit = snapshot.commit()
+    _warn_of_other_code(runs, commit)
+    code = str(snapshot.take(notes.folder / "code").resolve()) if runs[0].config.launch.snapshot else ""
+    slots, shared = None, False
+    if name == "local":
+        from sweeps.launching.local import Slots
+
+        slots = Slots.of(runs[0].config.cluster)
+        shared = slots.shared(len(runs) + active)
+    jobs, configs = [], {}
+    for order, run in enumerate(runs):
+        config = _for_worker(run.config, shared=shared)
+        path = notes.config_path(run.run_id)
+        write_json(path, json.loads(config.model_dump_json()))
+        previous = notes.read(run.run_id)
+        configs[run.run_id] = config
+        jobs.append(
+            Job(
+                run_id=run.run_id, label=run.label, engine=name, state="queued", config=str(path.resolve()), code=code, commit=commit,
+                attempt=previous.attempt if previous else 0, job_ids=previous.job_ids if previous else (),
+                submitted=time.time() + order * 1e-6,
+            )
+        )  # fmt: skip
+    engine = engines.engine(name)
+    if slots is not None:
+        engine.start(notes, jobs, slots)
+        print(f"{slots.workers} at a time on this machine" + (", sharing its processor: hours are not fitted" if shared else ""), flush=True)
+    else:
+        submitted = engine.start(notes, jobs, configs)
+        print(f"submitted {len(submitted)} jobs: {', '.join(dict.fromkeys(str(j.job_id).partition('_')[0] for j in submitted))}", flush=True)
+
+
+def _for_worker(config: RunConfig, *, shared: bool) -> RunConfig:
+    """The configuration as the worker gets it: paths made absolute, what the launcher alone knows filled in."""
+    cluster = config.cluster.model_copy(update={"shared": config.cluster.shared or shared})
+    changes: dict[str, Any] = {"runs_dir": os.path.abspath(config.runs_dir), "bases_dir": os.path.abspath(config.bases_dir), "cluster": cluster}
+    if cluster.offline and config.tracking.mode in ("auto", "online"):
+        changes["tracking"] = config.tracking.model_copy(update={"mode": "offline"})
+    return config.model_copy(update=changes)
+
+
+def _warn_of_other_code(runs: Sequence[PlannedRun], commit: str) -> None:
+    """Resuming under another commit may change results: say so, the records keep the commit of each segment."""
+    other: dict[str, int] = {}
+    for run in runs:
+        try:
+            segments = records.read_run(run.config.run_dir).segments
+        except RecordError:
+            continue
+        before = segments[-1].get("git_commit") if segments else None
+        if before and commit and before != commit:
+            other[before] = other.get(before, 0) + 1
+    for before, count in other.items():
+        print(f"warning: {count} run(s) continue under commit {commit[:12]}, their last segment ran under {before[:12]}", flush=True)
+
+
+def _check_caches(config: RunConfig) -> None:
+    """Whether a hub model is in the local cache: a compute node without internet could not fetch it."""
+    name = getattr(config.model, "name_or_path", None)
+    if name is None or Path(name).expanduser().is_dir():
+        return
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    revision = getattr(config.model, "revision", None)
+    fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise ConfigError(f"model.name_or_path: cluster.offline needs {name} in the hub cache, it is not there: run `{fetch}` here first") from error
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise ConfigError(f"model.name_or_path: cluster.offline needs the weights of {name} in the hub cache, {folder} has none: run `{fetch}` here first")
+
+
+def _used(row: Mapping[str, Any], name: str) -> float:
+    if name == "pretraining_flops_ratio":
         return row["total_flops"] / row["pretraining_flops"] if row["pretraining_flops"] > 0 else 0.0
-    if column == "pretraining_gpu_hours_ratio":
+    if name == "pretraining_gpu_hours_ratio":
         return row["gpu_hours"] / row["pretraining_gpu_hours"] if row["pretraining_gpu_hours"] > 0 else 0.0
-    return float(row[column])
-
-
-def _recorded_budget(config: Mapping[str, Any]) -> BudgetConfig | None:
-    body = config.get("budget")
-    return BudgetConfig.model_validate(dict(body)) if isinstance(body, Mapping) else None
+    return float(row[{"flops": "total_flops"}.get(name, name)])
 
 
 def _sweep_dir(runs: Sequence[PlannedRun]) -> Path:
+    """The grid's folder; what concerns the launch as a whole must be one for all rows."""
     folders = sorted({str(run.config.run_dir.parent) for run in runs})
     if len(folders) > 1:
         raise ConfigError(f"sweep: must be one for the whole grid, got {', '.join(folders)}: launch them one by one")
-    for key in ("launch", "cluster"):
-        values = {getattr(run.config, key).model_dump_json() for run in runs}
-        if len(values) > 1 and key == "launch":
-            raise ConfigError("launch: must be the same in every row of a grid")
+    if len({run.config.launch.model_dump_json() for run in runs}) > 1:
+        raise ConfigError("launch: must be the same in every row of a grid")
+    if len(found := sorted({run.config.cluster.engine for run in runs})) > 1:
+        raise ConfigError(f"cluster.engine: must be one for the whole grid, got {', '.join(found)}")
     return Path(folders[0])
 
 
 def _report_failures(states: Sequence[RunState], sweep_dir: Path) -> None:
-    bad = [s for s in states if s.state not in ("finished", "queued", "running")]
+    bad = [s for s in states if s.state != "finished"]
     if not bad:
         return
     lines = [f"{len(bad)} of {len(states)} runs did not finish:"]
     for s in bad:
-        lines.append(f"  {s.label}: {s.state}{f': {s.cause}' if s.cause else ''}" + (f"\n      log: {s.log}" if s.log else ""))
+        lines.append(f"  {s.label}: {s.state}{f': {s.cause}' if s.cause else ''}" + (f"  (log: {s.log})" if s.log else ""))
     lines.append(f"the others are unaffected; try these again with the same command, or: rl-scaling sweep retry {sweep_dir}")
     raise SweepFailed("\n".join(lines))

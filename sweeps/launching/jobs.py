@@ -40,12 +40,14 @@ class Job:
         log: path of the current attempt's log.
         attempt: from 1.
         job_id: of the scheduler, e.g. ``1234_5``.
+        job_ids: of all its submissions so far.
         pid: of a local process.
         pid_start: its start time, which tells it from a later process of the same number [clock tick].
         host: where it runs or ran.
         returncode: exit code; negative for a signal.
         cause: one line on a failure.
         code: folder of the code snapshot; empty for the checkout itself.
+        commit: of the code, ``+`` where it had changes.
         devices: device names given to a local process.
         submitted: [s since 1970].
         started: [s since 1970].
@@ -60,12 +62,14 @@ class Job:
     log: str = ""
     attempt: int = 0
     job_id: str | None = None
+    job_ids: tuple[str, ...] = ()
     pid: int | None = None
     pid_start: int | None = None
     host: str | None = None
     returncode: int | None = None
     cause: str | None = None
     code: str = ""
+    commit: str = ""
     devices: tuple[str, ...] = ()
     submitted: float = 0.0
     started: float | None = None
@@ -80,6 +84,14 @@ class Job:
     def alive(self) -> bool:
         """Whether its local process exists."""
         return self.pid is not None and process_start(self.pid) == self.pid_start
+
+    def environment(self) -> dict[str, str]:
+        """Variables of the run's processes: the snapshot before the working directory, and the commit for the records."""
+        env = {"RL_SCALING_COMMIT": self.commit} if self.commit else {}
+        if not self.code:
+            return env
+        parts = [self.code, *os.environ.get("PYTHONPATH", "").split(os.pathsep), os.getcwd()]
+        return env | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in parts if p)), "PYTHONSAFEPATH": "1"}
 
     def but(self, **changes: Any) -> Job:
         """A copy with changes."""
@@ -130,7 +142,7 @@ class Notes:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RecordError(f"{path} must be JSON: {error}; remove it, the run's records are elsewhere") from error
         known = {f.name for f in fields(Job)}
-        return Job(**{k: tuple(v) if k == "devices" else v for k, v in body.items() if k in known})
+        return Job(**{k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k in known})
 
 
 def is_locked(path: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -21,13 +22,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaling.errors import ConfigError
+from scaling.records import RUN
 from sweeps.cluster import ClusterConfig
+from sweeps.config import RunConfig
 from sweeps.launching.jobs import Job, Notes, is_locked, process_start, write_json
+from sweeps.launching.roles import lay_out
+from sweeps.launching.status import DONE, read_json
 from sweeps.worker import INTERRUPTED
 
 __all__ = ["Slots", "cancel", "refresh", "start", "visible_gpus"]
 
 POLL = 0.2
+START_SECONDS = 60.0  # a supervisor needs about one
 LOCKS = "RL_SCALING_DEVICE_LOCKS"
 
 
@@ -51,6 +57,8 @@ class Slots:
         """
         gpus = list(visible_gpus() if gpus is None else gpus)
         if cluster.accelerator == "cpu" or not gpus:
+            if cluster.gpus_per_node:
+                raise ConfigError(f"cluster.gpus_per_node: must be 0 on a machine without GPUs, got {cluster.gpus_per_node}: use cluster=slurm")
             cores = len(os.sched_getaffinity(0))
             workers = cluster.workers or max(1, cores // cluster.threads)
             return cls([f"cpu-{i}" for i in range(workers)], 1)
@@ -106,46 +114,40 @@ def visible_gpus() -> list[str]:
 
 
 def start(notes: Notes, jobs: Sequence[Job], slots: Slots) -> None:
-    """Queue jobs and make sure that a supervisor is alive to run them."""
-    with notes.changing():
-        for job in jobs:
-            notes.write(job)
-        write_json(notes.folder / "local.json", {"slots": slots.names, "per_run": slots.per_run})
-        if is_locked(notes.folder / "supervisor.lock"):
-            return
-        with (notes.folder / "supervisor.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "sweeps.launching.local", str(notes.sweep_dir.resolve())],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-    end = time.monotonic() + 30
-    while not is_locked(notes.folder / "supervisor.lock") and any(j.state == "queued" for j in notes.jobs().values()):
-        if time.monotonic() > end:
-            raise ConfigError(f"the supervisor did not start within 30 s: see {notes.folder / 'supervisor.log'}")
-        time.sleep(0.05)
+    """Queue jobs and make sure that a supervisor is alive to run them; the caller holds the notes."""
+    for job in jobs:
+        notes.write(job)
+    write_json(notes.folder / "local.json", {"slots": slots.names, "per_run": slots.per_run})
+    if is_locked(notes.folder / "supervisor.lock"):
+        return  # it looks again before it leaves, and leaves only while it holds the notes
+    with (notes.folder / "supervisor.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "sweeps.launching.local", str(notes.sweep_dir.resolve())],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
 
 
-def refresh(notes: Notes, job: Job) -> Job:
-    """The job as it is now: a process that vanished without its supervisor noticing is ended."""
-    if job.state == "running" and not job.alive and not is_locked(notes.folder / "supervisor.lock"):
-        return job.but(state="ended", cause=job.cause or "its process vanished")
-    return job
+def refresh(notes: Notes, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs as they are now: without a supervisor, nothing is queued and a process that vanished has ended."""
+    if is_locked(notes.folder / "supervisor.lock"):
+        return list(jobs)
+    out = []
+    for job in jobs:
+        orphaned = time.time() - job.submitted > START_SECONDS
+        if job.state == "running" and not job.alive:
+            job = job.but(state="ended", returncode=job.returncode or 1, cause=job.cause or "its process vanished, and its supervisor with it")
+        elif job.state == "queued" and orphaned:
+            job = job.but(state="ended", returncode=1, cause=f"no supervisor took it: see {notes.folder / 'supervisor.log'}")
+        out.append(job)
+    return out
 
 
-def cancel(notes: Notes, run_ids: Sequence[str]) -> list[Job]:
-    """Take queued jobs back and ask running ones to save and stop; returns the jobs concerned."""
-    done = []
-    with notes.changing():
-        for run_id in run_ids:
-            job = notes.read(run_id)
-            if job is None or not job.active:
-                continue
-            if job.pid is not None and job.alive:
-                os.kill(job.pid, signal.SIGTERM)
-            job = job.but(state="cancelled", ended=time.time() if job.state == "queued" else None)
-            notes.write(job)
-            done.append(job)
-    return done
+def cancel(notes: Notes, jobs: Sequence[Job]) -> None:
+    """Take queued jobs back and ask running ones to save and stop; the caller holds the notes."""
+    for job in jobs:
+        if job.pid is not None and job.state == "running" and job.alive:
+            os.kill(job.pid, signal.SIGTERM)
+        notes.write(job.but(state="cancelled", ended=time.time()))
 
 
 def supervise(sweep_dir: Path) -> None:
@@ -173,7 +175,8 @@ def _turn(notes: Notes, children: dict[str, subprocess.Popen[bytes]]) -> bool:
                 jobs[run_id] = _ended(job, child.returncode)
                 notes.write(jobs[run_id])
             elif child is None and job.engine == "local" and job.state == "running" and not job.alive:
-                jobs[run_id] = job.but(state="ended", ended=time.time(), cause="its process vanished")
+                code = 0 if _done(notes, run_id) else 1  # it outlived the supervisor that could have read its exit code
+                jobs[run_id] = job.but(state="ended", ended=time.time(), returncode=code, cause=last_words(Path(job.log)) if code else None)
                 notes.write(jobs[run_id])
         queued = sorted((j for j in jobs.values() if j.engine == "local" and j.state == "queued"), key=lambda j: j.submitted)
         slots = _slots(notes)
@@ -187,9 +190,11 @@ def _turn(notes: Notes, children: dict[str, subprocess.Popen[bytes]]) -> bool:
         return busy
 
 
-def _slots(notes: Notes) -> Slots:
-    import json
+def _done(notes: Notes, run_id: str) -> bool:
+    return read_json(notes.sweep_dir / run_id / RUN).get("status") in (*DONE, "interrupted")
 
+
+def _slots(notes: Notes) -> Slots:
     body = json.loads((notes.folder / "local.json").read_text(encoding="utf-8"))
     return Slots(body["slots"], body["per_run"])
 
@@ -201,11 +206,11 @@ def _spawn(notes: Notes, job: Job, taken: list[tuple[str, int]]) -> tuple[subpro
     env = dict(os.environ)
     if taken[0][0].startswith("gpu-"):
         env["CUDA_VISIBLE_DEVICES"] = ",".join(name[4:].partition(".")[0] for name, _ in taken)
-    if job.code:
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [job.code, env.get("PYTHONPATH", "")]))
+    env |= job.environment()
+    module = "sweeps.worker" if _plain(job) else "sweeps.launching.roles"
     with log.open("ab") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.worker", job.config], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            [sys.executable, "-m", module, job.config], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             start_new_session=True, env=env, pass_fds=[fd for _, fd in taken],
         )  # fmt: skip
     for _, fd in taken:
@@ -215,6 +220,11 @@ def _spawn(notes: Notes, job: Job, taken: list[tuple[str, int]]) -> tuple[subpro
         devices=tuple(name for name, _ in taken), started=time.time(), ended=None, returncode=None, cause=None,
     )  # fmt: skip
     return child, started
+
+
+def _plain(job: Job) -> bool:
+    """Whether a run is one process."""
+    return lay_out(RunConfig.model_validate_json(Path(job.config).read_text(encoding="utf-8"))).plain
 
 
 def _ended(job: Job, returncode: int) -> Job:

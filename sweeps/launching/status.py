@@ -15,7 +15,7 @@ from scaling.errors import RecordError
 from sweeps.launching.jobs import Job, is_locked
 from sweeps.worker import INTERRUPTED
 
-__all__ = ["RunState", "read_state", "tail_rows"]
+__all__ = ["RunState", "read_json", "read_state", "tail_rows"]
 
 DONE = ("finished", "budget")
 PROGRESS = "progress.json"
@@ -65,7 +65,7 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
 
     The lock says whether a process works on it, ``run.json`` how it ended, the job only what was asked of the engine.
     """
-    status, progress = _status(run_dir), read_progress(run_dir)
+    status, progress = _status(run_dir), read_json(run_dir / PROGRESS)
     failed = job is not None and job.returncode not in (None, 0, INTERRUPTED) and not _newer(run_dir / records.RUN, job.ended)
     locked = is_locked(run_dir / records.LOCK)
     if locked or (job is not None and job.state == "running"):
@@ -95,10 +95,10 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
     )  # fmt: skip
 
 
-def read_progress(run_dir: Path) -> dict[str, Any]:
-    """``progress.json`` of a run, or nothing: it is a convenience, not a record."""
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON object, or nothing: for files that are a convenience, not a record."""
     try:
-        body = json.loads((run_dir / PROGRESS).read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
     return body if isinstance(body, dict) else {}

@@ -1,0 +1,336 @@
+"""The processes of one run: trainer ranks and, with ``grpo.vllm=server``, a vLLM server, laid out over its nodes.
+
+A run on one device is one worker process. More trainer devices make ranks under torchrun, or under ``accelerate launch``
+where ``cluster.accelerate_config`` asks for FSDP or DeepSpeed. On Slurm each role is an ``srun`` step on its own nodes; on
+one machine a child process. Hydra is never inside a rank.
+
+``python -m sweeps.launching.roles CONFIG.json`` runs one attempt of a run that has several processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import ConfigError
+from sweeps.config import RunConfig
+from sweeps.launching.jobs import process_start
+from sweeps.worker import INTERRUPTED
+
+__all__ = ["Layout", "Processes", "command", "lay_out", "ports"]
+
+SERVER = "RL_SCALING_VLLM_SERVER"
+"""Command that takes the place of ``trl vllm-serve``; tests put a stand-in there."""
+SERVER_START_SECONDS = 900.0  # loading tens of gigabytes of weights from a shared file system
+STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Which processes run where.
+
+    Attributes:
+        trainer_hosts: nodes of trainer ranks.
+        ranks_per_host: trainer ranks on each; 1 rank in all is a plain worker.
+        server_host: node of the vLLM server, or None.
+        server_devices: devices of the server [1].
+        split: whether server and trainer share one node, each with its part of the GPUs.
+    """
+
+    trainer_hosts: tuple[str, ...]
+    ranks_per_host: int
+    server_host: str | None = None
+    server_devices: int = 0
+    split: bool = False
+
+    @property
+    def ranks(self) -> int:
+        """Trainer ranks in all."""
+        return len(self.trainer_hosts) * self.ranks_per_host
+
+    @property
+    def plain(self) -> bool:
+        """Whether the run is one process."""
+        return self.ranks == 1 and self.server_host is None
+
+
+def lay_out(config: RunConfig, hosts: Sequence[str] = ("localhost",)) -> Layout:
+    """Lay a run out over its nodes.
+
+    Raises:
+        ConfigError: the devices do not suffice for a trainer and a server, or cannot be divided.
+
+    Example:
+        >>> lay_out(config, ["n0", "n1", "n2"])  # doctest: +SKIP
+        Layout(trainer_hosts=('n0', 'n1'), ranks_per_host=8, server_host='n2', server_devices=8, split=False)
+    """
+    cluster, hosts = config.cluster, tuple(hosts)
+    per_node = cluster.devices // len(hosts)
+    if config.grpo.vllm != "server":
+        if cluster.server_devices:
+            raise ConfigError(f"cluster.server_devices: must be 0 where grpo.vllm is {config.grpo.vllm}, got {cluster.server_devices}")
+        return Layout(trainer_hosts=hosts, ranks_per_host=per_node)
+    if len(hosts) > 1:
+        if cluster.server_devices not in (0, per_node):
+            raise ConfigError(f"cluster.server_devices: must be the {per_node} GPUs of one whole node where a run has several, got {cluster.server_devices}")
+        return Layout(trainer_hosts=hosts[:-1], ranks_per_host=per_node, server_host=hosts[-1], server_devices=per_node)
+    if cluster.devices < 2:
+        raise ConfigError("cluster.devices: grpo.vllm=server needs a device for the server and one for the trainer, got 1: use colocate, or more devices")
+    server = cluster.server_devices or 1
+    return Layout(trainer_hosts=hosts, ranks_per_host=per_node - server, server_host=hosts[0], server_devices=server, split=True)
+
+
+def ports(key: int) -> dict[str, int]:
+    """Ports of a run, from its job or process number: runs that share a node do not share ports."""
+    base = 20_000 + key * 3 % 30_000
+    return {"trainer": base, "server": base + 1, "group": base + 2}
+
+
+class Processes:
+    """The started processes of one attempt."""
+
+    def __init__(self, config_path: Path, *, hosts: Sequence[str] = ("localhost",), key: int | None = None) -> None:
+        self.config = RunConfig.model_validate_json(config_path.read_text(encoding="utf-8"))
+        self.config_path = config_path
+        self.layout = lay_out(self.config, hosts)
+        self.ports = ports(os.getpid() if key is None else key)
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.asked = False  # to save and stop
+
+    def start(self) -> None:
+        """Start the server, wait until it is healthy, start the trainer.
+
+        Raises:
+            RuntimeError: the server ended or did not get healthy in time.
+        """
+        env: dict[str, str] = {}
+        if self.layout.server_host is not None:
+            url = f"http://{_address(self.layout.server_host)}:{self.ports['server']}"
+            self._spawn("server", self._server(), [self.layout.server_host], self.layout.server_devices, self._devices("server"))
+            self._await_server(url)
+            env = {"RL_SCALING_VLLM_URL": url, "RL_SCALING_VLLM_GROUP_PORT": str(self.ports["group"])}
+        self._spawn("trainer", self._trainer(), self.layout.trainer_hosts, self.layout.ranks_per_host, {**self._devices("trainer"), **env})
+
+    def wait(self) -> int:
+        """Wait for the trainer; the server is then stopped. A server that ends first fails the run.
+
+        Returns:
+            Exit code of the trainer, `INTERRUPTED` where it was asked to stop and saved.
+        """
+        while True:
+            ended = {name: p.returncode for name, p in self.running.items() if p.poll() is not None}
+            if ended:
+                break
+            time.sleep(0.1)
+        if "trainer" not in ended:
+            self.stop()
+            print(f"the vLLM server ended before the trainer (exit code {ended['server']}): see its log above", file=sys.stderr, flush=True)
+            return 1
+        code = self.running["trainer"].returncode
+        self.stop()
+        if self.layout.ranks > 1 and self.asked and code:  # a launcher of ranks reports a rank's 75 as its own failure
+            from scaling.records import read_run
+
+            return INTERRUPTED if read_run(self.config.run_dir).status == "interrupted" else code
+        return code
+
+    def save(self, seconds: float) -> int | None:
+        """Ask the trainer for a checkpoint and wait for it to leave; its exit code, None where time ran out."""
+        self.asked = True
+        trainer = self.running.get("trainer")
+        if trainer is None:
+            return None
+        end = time.monotonic() + seconds
+        if trainer.poll() is None:
+            for pid in self._signalled(trainer.pid):
+                _signal(pid, signal.SIGTERM if self.layout.plain else signal.SIGUSR1)
+        while trainer.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        return trainer.poll()
+
+    def stop(self) -> None:
+        """Stop whatever is left, politely first."""
+        for process in self.running.values():
+            if process.poll() is None:
+                process.terminate()
+        end = time.monotonic() + STOP_SECONDS
+        for process in self.running.values():
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _signalled(self, pid: int) -> list[int]:
+        """Who gets the request to save: an srun passes it on; the agent of local ranks does not, so they get it directly."""
+        return [pid] if self.layout.plain or _on_slurm_steps(self.layout, self.config) else _descendants(pid)
+
+    def _trainer(self) -> list[str]:
+        worker = ["-m", "sweeps.worker", str(self.config_path)]
+        if self.layout.ranks == 1:
+            return [sys.executable, *worker]
+        return command(
+            worker, nodes=len(self.layout.trainer_hosts), ranks=self.layout.ranks_per_host, address=_address(self.layout.trainer_hosts[0]),
+            port=self.ports["trainer"], accelerate_config=self.config.cluster.accelerate_config,
+        )  # fmt: skip
+
+    def _server(self) -> list[str]:
+        model = getattr(self.config.model, "name_or_path", None)
+        if model is None:
+            raise ConfigError(f"grpo.vllm: server needs a model of the hub or a local folder, got {self.config.model.name}")
+        own = os.environ.get(SERVER)
+        start = shlex.split(own) if own else [sys.executable, "-m", "trl.cli", "vllm-serve"]
+        return [
+            *start, "--model", model, "--tensor_parallel_size", str(self.layout.server_devices), "--host", "0.0.0.0" if not self.layout.split else "127.0.0.1",
+            "--port", str(self.ports["server"]),
+        ]  # fmt: skip
+
+    def _devices(self, role: str) -> dict[str, str]:
+        """The part of this node's GPUs that a role gets where trainer and server share it."""
+        visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v]
+        if not self.layout.split or len(visible) < self.config.cluster.devices:
+            return {}
+        cut = len(visible) - self.layout.server_devices
+        return {"CUDA_VISIBLE_DEVICES": ",".join(visible[cut:] if role == "server" else visible[:cut])}
+
+    def _spawn(self, name: str, argv: list[str], hosts: Sequence[str], gpus: int, env: Mapping[str, str]) -> None:
+        argv = _wrap(argv, name=name, hosts=hosts, gpus=gpus, config=self.config, layout=self.layout)
+        print(f"{name}: {shlex.join(argv)}", flush=True)
+        self.running[name] = subprocess.Popen(argv, env={**os.environ, **env}, stdin=subprocess.DEVNULL)
+
+    def _await_server(self, url: str) -> None:
+        end = time.monotonic() + SERVER_START_SECONDS
+        while not _healthy(f"{url}/health/"):
+            code = self.running["server"].poll()
+            if code is not None:
+                raise RuntimeError(f"the vLLM server ended with exit code {code} before it was healthy: see its log above")
+            if time.monotonic() > end or self.asked:
+                self.stop()
+                raise RuntimeError(f"the vLLM server at {url} was not healthy within {SERVER_START_SECONDS:.0f} s")
+            time.sleep(0.5)
+
+
+def command(worker: Sequence[str], *, nodes: int, ranks: int, address: str, port: int, accelerate_config: str | None = None) -> list[str]:
+    """The command of one node's trainer ranks.
+
+    The agent that watches the ranks would end at SIGUSR1 and take them along; it inherits an ignored signal, and the ranks,
+    which set their own handler, save. The node's rank is Slurm's number of the node within the step.
+    """
+    if accelerate_config is None:
+        launch = [
+            sys.executable, "-m", "torch.distributed.run", "--nnodes", str(nodes), "--nproc-per-node", str(ranks), "--node-rank", "NODE_RANK",
+            "--master-addr", address, "--master-port", str(port), *worker,
+        ]  # fmt: skip
+    else:
+        launch = [
+            sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate_config, "--num_machines", str(nodes),
+            "--num_processes", str(nodes * ranks), "--machine_rank", "NODE_RANK", "--main_process_ip", address,
+            "--main_process_port", str(port), *worker,
+        ]  # fmt: skip
+    line = shlex.join(launch).replace("NODE_RANK", '"${SLURM_NODEID:-0}"' if nodes > 1 else "0")
+    return ["bash", "-c", f"trap '' USR1; exec {line}"]
+
+
+def _on_slurm_steps(layout: Layout, config: RunConfig) -> bool:
+    """Whether roles are srun steps: several nodes, or a container that srun brings up."""
+    several = len({*layout.trainer_hosts, layout.server_host} - {None}) > 1
+    return "SLURM_JOB_ID" in os.environ and (several or config.cluster.slurm.container == "pyxis")
+
+
+def _wrap(argv: list[str], *, name: str, hosts: Sequence[str], gpus: int, config: RunConfig, layout: Layout) -> list[str]:
+    slurm = config.cluster.slurm
+    mounts = [*slurm.mounts, *_own_folders(config)]
+    if slurm.container == "apptainer" and slurm.image:
+        argv = ["apptainer", "exec", "--nv", *(f"--bind={m}" for m in mounts), slurm.image, *argv]
+    if not _on_slurm_steps(layout, config):
+        return argv
+    step = [
+        "srun", f"--job-name={name}", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", f"--nodelist={','.join(hosts)}", "--ntasks-per-node=1",
+        "--kill-on-bad-exit=1", "--wait=60", "--exact", "--unbuffered", f"--cpus-per-task={slurm.cpus_per_gpu * max(1, gpus)}",
+    ]  # fmt: skip
+    if config.cluster.gpus_per_node:
+        step.append(f"--gpus-per-node={gpus}")
+    if slurm.container == "pyxis" and slurm.image:
+        step += [f"--container-image={slurm.image}", f"--container-mounts={','.join(mounts)}"]
+    return [*step, *argv]
+
+
+def _own_folders(config: RunConfig) -> list[str]:
+    """The folders that a container must see: runs, bases, code, and where Python's packages may lie."""
+    folders = {os.path.abspath(config.runs_dir), os.path.abspath(config.bases_dir), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    return [f"{folder}:{folder}" for folder in sorted(folders) if folder]
+
+
+def _address(host: str) -> str:
+    """A name or address that other nodes can reach: Slurm's NodeAddr, since node names need not resolve."""
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        shown = subprocess.run(["scontrol", "show", "node", "-o", host], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return host
+    return dict(field.split("=", 1) for field in shown.split() if "=" in field).get("NodeAddr", host)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _descendants(pid: int) -> list[int]:
+    """A process and all below it, the process itself first."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        children.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    out, todo = [], [pid]
+    while todo:
+        out.append(todo.pop())
+        todo += children.get(out[-1], [])
+    return out
+
+
+def _signal(pid: int, number: int) -> None:
+    if process_start(pid) is not None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one attempt of a run on this machine."""
+    parser = argparse.ArgumentParser(prog="python -m sweeps.launching.roles", description="Run all processes of one run.")
+    parser.add_argument("config", type=Path, help="JSON file of a resolved configuration")
+    processes = Processes(parser.parse_args(argv).config)
+    grace: Any = json.loads(processes.config_path.read_text(encoding="utf-8"))["cluster"]["slurm"]["grace_seconds"]
+
+    def save(*_: object) -> None:
+        processes.save(grace)
+
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, save)
+    processes.start()
+    return processes.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
