@@ -154,9 +154,15 @@ def main() -> None:
     """Entry point of ``python -m sweeps.train``: one run, or with ``-m`` a sweep."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole; users see one line
     import hydra
+    from hydra.core.plugins import Plugins
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
+    Plugins.instance()  # Hydra's scan runs its own plugins' modules anew: ours may subclass them only afterwards
+    from hydra_plugins.rl_scaling_launcher import register
+
+    register()
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def run(composed: DictConfig) -> None:

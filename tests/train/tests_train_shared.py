@@ -23,6 +23,7 @@ def composed(overrides: list[str]) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    import hydra_plugins.rl_scaling_launcher  # noqa: F401  (registers the launcher that conf/cluster names)
     from sweeps.config import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
