@@ -65,17 +65,36 @@ def launch(composed: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, first
         return [None] * len(rows)
     notes = Notes(sweep_dir)
     start_runs(notes, runs)
-    see = f"  see them:      rl-scaling sweep status {sweep_dir}\n  cancel them:   rl-scaling sweep cancel {sweep_dir}"
     if not settings.wait:
-        print(f"launched, not waiting\n{see}", flush=True)
+        print(f"launched, not waiting\n{_help(sweep_dir)}", flush=True)
         return [None] * len(rows)
+    states = watch_runs(notes, runs)
+    scores = {state.run_id: state.score for state in states}
+    return [scores.get(row.config.run_id) for row in rows]
+
+
+def watch_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
+    """Show progress until no run is active; returns the last states.
+
+    Raises:
+        SweepFailed: runs failed.
+        Interrupted: Ctrl-C; the runs go on.
+    """
     try:
         states = watch(lambda: read_states(notes, runs), poll=POLL[runs[0].config.cluster.engine])
     except KeyboardInterrupt:
-        raise Interrupted(f"\nstopped watching; the runs go on\n{see}\n  watch again:   the same command") from None
-    _report_failures(states, sweep_dir)
-    scores = {state.run_id: state.score for state in states}
-    return [scores.get(row.config.run_id) for row in rows]
+        raise Interrupted(f"\nstopped watching; the runs go on\n{_help(notes.sweep_dir)}\n  watch again:   the same command") from None
+    _report_failures(states, notes.sweep_dir)
+    return states
+
+
+def planned_from_notes(notes: Notes, state: RunState) -> PlannedRun | None:
+    """A run as it was last launched; None where it never was."""
+    path = notes.config_path(state.run_id)
+    if not path.is_file():
+        return None
+    config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    return PlannedRun(rows=(), overrides=(), label=state.label, config=config)
 
 
 def check(runs: Sequence[PlannedRun]) -> None:
@@ -241,6 +260,10 @@ def _sweep_dir(runs: Sequence[PlannedRun]) -> Path:
     if len(found := sorted({run.config.cluster.engine for run in runs})) > 1:
         raise ConfigError(f"cluster.engine: must be one for the whole grid, got {', '.join(found)}")
     return Path(folders[0])
+
+
+def _help(sweep_dir: Path) -> str:
+    return f"  see them:      rl-scaling sweep status {sweep_dir}\n  cancel them:   rl-scaling sweep cancel {sweep_dir}"
 
 
 def _report_failures(states: Sequence[RunState], sweep_dir: Path) -> None:

@@ -6,11 +6,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scaling import records
+from scaling.cost import ComputeCost
 from scaling.errors import RecordError
 from sweeps.launching.jobs import Job, is_locked
 from sweeps.worker import INTERRUPTED
@@ -35,6 +36,7 @@ class RunState:
         total: steps of that stage; None where the budget is not in steps.
         score: newest held-out pass@1, 0 to 1.
         gpu_hours: metered so far [GPU h]; None where it is not known without reading the whole ledger.
+        budget: limits that are set, by name.
         seconds_left: at the pace of the last steps [s].
         log: of the current or last attempt.
         cause: one line on a failure.
@@ -49,6 +51,7 @@ class RunState:
     total: int | None = None
     score: float | None = None
     gpu_hours: float | None = None
+    budget: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
     log: str = ""
     cause: str | None = None
@@ -65,7 +68,8 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
 
     The lock says whether a process works on it, ``run.json`` how it ended, the job only what was asked of the engine.
     """
-    status, progress = _status(run_dir), read_json(run_dir / PROGRESS)
+    record, progress = _record(run_dir), read_json(run_dir / PROGRESS)
+    status = record.status if record else ""
     failed = job is not None and job.returncode not in (None, 0, INTERRUPTED) and not _newer(run_dir / records.RUN, job.ended)
     locked = is_locked(run_dir / records.LOCK)
     if locked or (job is not None and job.state == "running"):
@@ -83,14 +87,16 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
     else:
         state = status or "new"
     stage, step, total = progress.get("stage", ""), progress.get("step"), progress.get("total")
-    last = _last_step(run_dir)
-    if stage in ("rl", "evaluation", "") and last is not None:
-        step = max(last.get("step", 0), step or 0) if stage == "rl" else last.get("step", 0)
-        stage = stage or "rl"
+    if stage in ("rl", "evaluation", "") and (last := _last_step(run_dir)) is not None:
+        step, stage = last.get("step", step), stage or "rl"
+    last_segment = record.segments[-1] if record and record.segments else {}
+    gpu_hours = progress.get("gpu_hours") if state == "running" or "final_cost" not in last_segment else None
+    if gpu_hours is None and isinstance(last_segment.get("final_cost"), dict):
+        gpu_hours = ComputeCost.from_dict(last_segment["final_cost"]).gpu_hours
     return RunState(
-        run_id=run_id, label=label, state=state, stage=stage, step=step, total=total, score=_last_score(run_dir),
-        gpu_hours=progress.get("gpu_hours"), seconds_left=_seconds_left(run_dir, progress, step, total) if state == "running" else None,
-        log=job.log if job else "", cause=job.cause if job and state in ("failed", "lost") else None,
+        run_id=run_id, label=label, state=state, stage=stage, step=step, total=total, score=_last_score(run_dir), gpu_hours=gpu_hours,
+        budget=_budget(record), seconds_left=_seconds_left(run_dir, progress, step, total) if state == "running" else None,
+        log=job.log if job else "", cause=job.cause if job and state in ("failed", "lost", "cancelled") else None,
         attempt=job.attempt if job else 0,
     )  # fmt: skip
 
@@ -124,11 +130,16 @@ def tail_rows(path: Path, size: int = TAIL) -> list[dict[str, Any]]:
     return rows
 
 
-def _status(run_dir: Path) -> str:
+def _record(run_dir: Path) -> records.RunRecord | None:
     try:
-        return records.read_run(run_dir).status
+        return records.read_run(run_dir)
     except RecordError:
-        return ""
+        return None
+
+
+def _budget(record: records.RunRecord | None) -> Mapping[str, float]:
+    body = record.config.get("budget") if record else None
+    return {k: v for k, v in body.items() if isinstance(v, (int, float))} if isinstance(body, Mapping) else {}
 
 
 def _newer(path: Path, moment: float | None) -> bool:
@@ -148,10 +159,11 @@ def _last_step(run_dir: Path) -> dict[str, Any] | None:
 
 
 def _last_score(run_dir: Path) -> float | None:
-    for row in reversed(tail_rows(run_dir / records.EVALS)):
-        score = score_of(row)
-        if score is not None and (row.get("sampling") or {}).get("decoding", "sampled") == "sampled":
-            return score
+    for size in (8192, TAIL, TAIL * 16):  # a line holds a count for each of some hundred problems
+        for row in reversed(tail_rows(run_dir / records.EVALS, size)):
+            score = score_of(row)
+            if score is not None and (row.get("sampling") or {}).get("decoding", "sampled") == "sampled":
+                return score
     return None
 
 
