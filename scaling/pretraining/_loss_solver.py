@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_POOL_VALUES = 60_000  # rows x points iterated together: hides numpy's call overhead, still fits the cache
+_SINGLE_DELTA = 1e-4
+_POOL_VALUES = 100_000  # rows x points iterated together: hides numpy's call overhead, still fits the cache
 
 
 class Design:
@@ -25,11 +26,24 @@ class Design:
         self.log_loss = np.log(loss)
         self.mean_n, self.mean_d = float(log_n.mean()), float(log_d.mean())
         self.n, self.d = log_n - self.mean_n, log_d - self.mean_d
-        one = np.ones_like(self.n)
+        self._moments()
+
+    def _moments(self) -> None:
+        self.one = one = np.ones_like(self.n)
+        self.dtype = self.n.dtype
+        self.line_n, self.line_d = np.stack([one, -self.n]), np.stack([one, -self.d])
         # moments of a weight row: sum w, sum w n, sum w n^2, ... are `row @ powers`
         self.powers_n = np.ascontiguousarray(np.stack([one, self.n, self.n**2], axis=1))
         self.powers_d = np.ascontiguousarray(np.stack([one, self.d, self.d**2], axis=1))
         self.powers_nd = np.ascontiguousarray(np.stack([one, self.n, self.d, self.n * self.d], axis=1))
+
+    def single(self) -> Design:
+        """The same points in single precision, for the first iterations."""
+        out = object.__new__(Design)
+        out.log_loss, out.n, out.d = (x.astype(np.float32) for x in (self.log_loss, self.n, self.d))
+        out.mean_n, out.mean_d = self.mean_n, self.mean_d
+        out._moments()
+        return out
 
     def __len__(self) -> int:
         return self.n.size
@@ -63,82 +77,64 @@ def objective(design: Design, theta: Array, delta: float) -> Array:
     return capped * (size - 0.5 * capped)
 
 
-class _Buffers:
-    """State of a pool of rows: shares of the three terms, residuals, and scratch, each ``(rows, n_points)``."""
+class _State:
+    """Of a pool of rows: shares of the A and B terms in the loss, residuals, Huber psi, each ``(rows, n_points)``."""
 
-    def __init__(self, rows: int, points: int) -> None:
-        self.share_a, self.share_b, self.residual = (np.empty((rows, points)) for _ in range(3))
+    def __init__(self, *arrays: Array) -> None:
+        self.share_a, self.share_b, self.residual, self.psi = self.arrays = arrays
 
-    def head(self, rows: int) -> _Buffers:
-        out = object.__new__(_Buffers)
-        out.share_a, out.share_b, out.residual = self.share_a[:rows], self.share_b[:rows], self.residual[:rows]
-        return out
+    @classmethod
+    def empty(cls, rows: int, points: int, dtype: np.dtype) -> _State:
+        return cls(*(np.empty((rows, points), dtype) for _ in range(4)))
 
-    def copy_rows(self, to: NDArray[np.int64], source: _Buffers, at: NDArray[np.int64]) -> None:
-        self.share_a[to], self.share_b[to], self.residual[to] = (
-            source.share_a[at],
-            source.share_b[at],
-            source.residual[at],
-        )
+    def take(self, rows: slice | NDArray) -> _State:
+        return _State(*(array[rows] for array in self.arrays))
 
-    def keep(self, mask: NDArray[np.bool_]) -> _Buffers:
-        out = object.__new__(_Buffers)
-        out.share_a, out.share_b, out.residual = self.share_a[mask], self.share_b[mask], self.residual[mask]
-        return out
+    def put(self, rows: NDArray[np.int64], source: _State, at: NDArray[np.int64]) -> None:
+        for mine, other in zip(self.arrays, source.arrays):
+            mine[rows] = other[at]
 
 
-def _evaluate(design: Design, theta: Array, weights: Array, delta: float, out: _Buffers, t: Array, u: Array) -> Array:
-    """Fill ``out`` for ``theta`` and return the weighted objective of each row; ``t``, ``u`` are scratch."""
-    a, b, r = out.share_a, out.share_b, out.residual
-    np.multiply(theta[:, 3:4], design.n, out=a)
-    np.subtract(theta[:, 0:1], a, out=a)
+def _evaluate(design: Design, theta: Array, weights: Array, delta: float, out: _State, t: Array) -> Array:
+    """Fill ``out`` for ``theta`` and return the weighted objective of each row; ``t`` is scratch."""
+    a, b, r, psi = out.arrays
+    linear = theta.astype(design.dtype)
+    np.matmul(linear[:, [0, 3]], design.line_n, out=a)  # ln A - alpha n
     np.exp(a, out=a)
-    np.multiply(theta[:, 4:5], design.d, out=b)
-    np.subtract(theta[:, 1:2], b, out=b)
+    np.matmul(linear[:, [1, 4]], design.line_d, out=b)
     np.exp(b, out=b)
     np.add(a, b, out=t)
-    t += np.exp(theta[:, 2:3])
+    t += np.exp(linear[:, 2:3])
     np.log(t, out=r)
     r -= design.log_loss
     np.divide(a, t, out=a)
     np.divide(b, t, out=b)
-    np.abs(r, out=t)
-    np.minimum(t, delta, out=u)
-    t *= u
-    u *= u
-    u *= 0.5
-    t -= u
-    return np.einsum("ij,ij->i", t, weights)
+    np.clip(r, -delta, delta, out=psi)
+    np.multiply(psi, 0.5, out=t)
+    np.subtract(r, t, out=t)
+    t *= psi  # Huber: psi (r - psi / 2)
+    return np.einsum("ij,ij->i", t, weights).astype(float)
 
 
 def _normal_equations(
-    design: Design,
-    weights: Array,
-    delta: float,
-    state: _Buffers,
-    newton: NDArray[np.bool_],
-    t: Array,
-    u: Array,
-    v: Array,
+    design: Design, weights: Array, state: _State, newton: bool, t: Array, u: Array, v: Array
 ) -> tuple[Array, Array]:
     """Gradient (rows, 5) and curvature matrix (rows, 5, 5) of the weighted Huber objective.
 
     The derivative of ln L is the share of each term, times -n or -d for the exponents; so all entries are moments of
-    weight x share products over the powers of n and d. Rows in ``newton`` get the exact Hessian: the Huber curvature
-    1[|r| <= delta] and psi(r) times the second derivative of ln L. The others get the reweighting psi(r)/r, which is
-    slower and safer.
+    weight x share products over the powers of n and d. With ``newton`` the matrix is the exact Hessian: the Huber
+    curvature 1[|r| <= delta] and psi(r) times the second derivative of ln L. Without, it is the reweighting psi(r)/r,
+    which is slower and safer.
     """
-    share_a, share_b, r = state.share_a, state.share_b, state.residual
+    share_a, share_b, r, psi = state.arrays
     rows = len(weights)
-    np.clip(r, -delta, delta, out=t)
-    np.multiply(t, weights, out=u)  # psi
-    np.abs(r, out=v)
-    if newton.all():
-        curvature = np.multiply(v <= delta, weights, out=t)
+    np.multiply(psi, weights, out=u)
+    if newton:
+        curvature = np.multiply(psi == r, weights, out=t)
+        curvature -= u
     else:
-        np.maximum(v, delta, out=t)
-        np.divide(delta, t, out=t)
-        np.copyto(t, v <= delta, where=newton[:, None])
+        np.divide(psi, r, out=t, where=r != 0)
+        np.copyto(t, 1.0, where=r == 0)
         t *= weights
         curvature = t
     gradient, matrix = np.empty((rows, 5)), np.empty((rows, 5, 5))
@@ -148,13 +144,8 @@ def _normal_equations(
     np.multiply(u, share_b, out=v)
     bend_b = v @ design.powers_d
     gradient[:, 1], gradient[:, 4] = bend_b[:, 0], -bend_b[:, 1]
-    gradient[:, 2] = u.sum(axis=1) - gradient[:, 0] - gradient[:, 1]
-    if newton.all():
-        curvature -= u
-    elif newton.any():
-        np.subtract(curvature, u, out=curvature, where=newton[:, None])
-
-    total = curvature.sum(axis=1)
+    gradient[:, 2] = u @ design.one - gradient[:, 0] - gradient[:, 1]
+    total = curvature @ design.one
     np.multiply(curvature, share_a, out=u)
     a_1 = u @ design.powers_n[:, :2]
     np.multiply(u, share_a, out=v)
@@ -167,9 +158,9 @@ def _normal_equations(
     b_2 = u @ design.powers_d
     e_a = a_1[:, 0] - a_2[:, 0] - a_b[:, 0]  # sum of curvature share_e share_a, as the three shares add to one
     e_b = b_1[:, 0] - b_2[:, 0] - a_b[:, 0]
-    on = newton.astype(float)  # sum psi s_k v_k v_k', the other half of the second derivative, where v_k = d ln term_k
-    bend_a *= on[:, None]
-    bend_b *= on[:, None]
+    on = float(newton)  # sum psi s_k v_k v_k', the other half of the second derivative, where v_k = d ln term_k
+    bend_a *= on
+    bend_b *= on
     upper = {
         (0, 0): a_2[:, 0] + bend_a[:, 0], (0, 1): a_b[:, 0], (0, 2): e_a,
         (0, 3): -a_2[:, 1] - bend_a[:, 1], (0, 4): -a_b[:, 2],
@@ -237,24 +228,48 @@ def polish(
         tolerance: relative to the objective, of the predicted decrease at which a row is finished.
         max_iterations: a row that has not finished by then keeps its best point; its decrement tells.
     """
+    phase = _iterate
+    if delta >= _SINGLE_DELTA:  # single precision resolves residuals to 1e-7: enough to come near, at half the cost
+        single, light = design.single(), weights.astype(np.float32)
+        if reweighted_steps:
+            theta = phase(single, theta, light, rows, delta, newton=False, tolerance=0.0, limit=reweighted_steps).theta
+        theta = phase(single, theta, light, rows, delta, newton=True, tolerance=1e-5, limit=30).theta
+    elif reweighted_steps:
+        theta = phase(design, theta, weights, rows, delta, newton=False, tolerance=0.0, limit=reweighted_steps).theta
+    return phase(design, theta, weights, rows, delta, newton=True, tolerance=tolerance, limit=max_iterations)
+
+
+def _iterate(
+    design: Design,
+    theta: Array,
+    weights: NDArray,
+    rows: NDArray[np.int64],
+    delta: float,
+    *,
+    newton: bool,
+    tolerance: float,
+    limit: int,
+) -> Solution:
+    """Damped steps with one kind of curvature, in the precision of ``design``, until each start is finished."""
     starts, points = len(theta), len(design)
     pool = min(max(_POOL_VALUES // points, 16), 1024, starts)
     out = Solution(theta.copy(), np.empty(starts), np.empty(starts), np.zeros(starts, dtype=np.int64))
-    state, trial = _Buffers(pool, points), _Buffers(pool, points)
-    t, u, v = (np.empty((pool, points)) for _ in range(3))
+    state, trial = (_State.empty(pool, points, design.dtype) for _ in range(2))
+    t, u, v = (np.empty((pool, points), design.dtype) for _ in range(3))
     ids: NDArray[np.int64] = np.arange(pool)
     waiting = pool
     now, w = theta[:pool].copy(), weights[rows[:pool]]
-    damping, age = np.full(pool, 1e-3), np.zeros(pool, dtype=np.int64)
-    newton, stalled = np.zeros(pool, dtype=bool), np.zeros(pool, dtype=np.int64)
-    value = _evaluate(design, now, w, delta, state, t, u)
+    fresh_damping = 1e-6 if newton else 1e-3
+    damp, age = np.full(pool, fresh_damping), np.zeros(pool, dtype=np.int64)
+    stalled = np.zeros(pool, dtype=np.int64)
+    value = _evaluate(design, now, w, delta, state, t)
     diagonal = np.arange(5)
     while True:
-        gradient, matrix = _normal_equations(design, w, delta, state, newton, t, u, v)
+        gradient, matrix = _normal_equations(design, w, state, newton, t, u, v)
         scale = 1.0 / np.sqrt(np.maximum(np.abs(matrix[:, diagonal, diagonal]), 1e-14))
         matrix *= scale[:, :, None]
         matrix *= scale[:, None, :]
-        matrix[:, diagonal, diagonal] += damping[:, None]
+        matrix[:, diagonal, diagonal] += damp[:, None]
         scaled = gradient * scale
         step = _solve_each(matrix, scaled)
         decrement = np.einsum("ij,ij->i", step, scaled)
@@ -262,28 +277,26 @@ def polish(
         np.clip(step, -3.0, 3.0, out=step)
         proposal = _move(now, -step)
         with np.errstate(over="ignore", invalid="ignore"):
-            new = _evaluate(design, proposal, w, delta, trial, t, u)
+            new = _evaluate(design, proposal, w, delta, trial, t)
         better = new < value
         gain = np.where(better, value - new, 0.0)
         if better.all():
             state, trial, now, value = trial, state, proposal, new
         elif 2 * np.count_nonzero(better) > len(better):  # swap, then bring the few rejected back
             bad = np.flatnonzero(~better)
-            trial.copy_rows(bad, state, bad)
+            trial.put(bad, state, bad)
             proposal[bad], new[bad] = now[bad], value[bad]
             state, trial, now, value = trial, state, proposal, new
         else:
             good = np.flatnonzero(better)
-            state.copy_rows(good, trial, good)
+            state.put(good, trial, good)
             now[good], value[good] = proposal[good], new[good]
         age += 1
-        stalled = np.where(newton & better & (gain < tolerance * value), stalled + 1, 0)
-        finished = newton & (np.abs(decrement) < tolerance * value)
-        finished |= (stalled >= 2) | (damping > 1e11) | (age >= max_iterations)
-        damping = np.where(better, np.maximum(damping * 0.2, 1e-14), damping * 8.0 + 1e-8)
-        switch = ~newton & (age >= reweighted_steps)
-        damping[switch] = 1e-6
-        newton |= switch
+        stalled = np.where(better & (gain < tolerance * value), stalled + 1, 0)
+        finished = (np.abs(decrement) < tolerance * value) | (stalled >= 2) | (damp > 1e11) | (age >= limit)
+        if design.dtype == np.float32:  # a rejected short step is rounding
+            finished |= ~better & (np.abs(decrement) < 1e-3 * value)
+        damp = np.where(better, np.maximum(damp * 0.2, 1e-14), damp * 8.0 + 1e-8)
         if not finished.any():
             continue
         done = np.flatnonzero(finished)
@@ -296,16 +309,16 @@ def polish(
             ids[slot] = np.arange(waiting, waiting + refill)
             waiting += refill
             w[slot], now[slot] = weights[rows[ids[slot]]], theta[ids[slot]]
-            damping[slot], age[slot], newton[slot], stalled[slot] = 1e-3, 0, False, 0
-            fresh = _Buffers(refill, points)
-            value[slot] = _evaluate(design, now[slot], w[slot], delta, fresh, t[:refill], u[:refill])
-            state.copy_rows(slot, fresh, np.arange(refill))
+            damp[slot], age[slot], stalled[slot] = fresh_damping, 0, 0
+            fresh = _State.empty(refill, points, design.dtype)
+            value[slot] = _evaluate(design, now[slot], w[slot], delta, fresh, t[:refill])
+            state.put(slot, fresh, np.arange(refill))
         if refill < len(done):
             keep = np.ones(len(ids), dtype=bool)
             keep[done[refill:]] = False
             if not keep.any():
                 return out
             ids, now, w, value = ids[keep], now[keep], w[keep], value[keep]
-            damping, age, newton, stalled = damping[keep], age[keep], newton[keep], stalled[keep]
-            state, trial = state.keep(keep), trial.head(len(ids))
+            damp, age, stalled = damp[keep], age[keep], stalled[keep]
+            state, trial = state.take(keep), trial.take(slice(len(ids)))
             t, u, v = t[: len(ids)], u[: len(ids)], v[: len(ids)]
