@@ -32,7 +32,9 @@ class Law:
         linear: names of the coefficients of `basis`, solved in closed form.
         bounds: parameter -> (low, high) within which fits look.
         starts_at_zero: whether the law is finite at zero compute.
-        seed_spread: parameter -> typical seed-to-seed standard deviation, the scale of its prior when several seeds are fitted.
+        seed_spread: parameter -> typical seed-to-seed standard deviation (of its logarithm for `positive` ones), the scale of
+            its prior when several seeds are fitted.
+        positive: parameters that vary by factors.
     """
 
     name: ClassVar[str]
@@ -42,6 +44,7 @@ class Law:
     bounds: ClassVar[dict[str, tuple[float, float]]] = {}
     starts_at_zero: ClassVar[bool] = False
     seed_spread: ClassVar[dict[str, float]] = {}
+    positive: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, compute: ArrayLike) -> Array:
         """Performance at ``compute``, shape of ``compute``."""
@@ -76,8 +79,8 @@ class Law:
         raise NotImplementedError
 
     @classmethod
-    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
-        """(low, high) of each search coordinate, for centred log compute ``x``."""
+    def search_box(cls, bounds: dict[str, tuple[float, float]] | None = None) -> tuple[tuple[float, float], ...]:
+        """(low, high) of each search coordinate; ``bounds`` replace those of the law."""
         return ()
 
     @classmethod
@@ -96,14 +99,24 @@ class Law:
         return np.zeros((len(u), 0, x.size))
 
     @classmethod
+    def design(cls, x: Array, u: Array) -> tuple[Array, Array]:
+        """`basis` and `tangent` at once."""
+        return cls.basis(x, u), cls.tangent(x, u)
+
+    @classmethod
     def amplitude(cls, coefficients: Array) -> Array:
         """The factor of `tangent`, from coefficients of shape ``(..., len(linear))``."""
         return np.ones(coefficients.shape[:-1])
 
     @classmethod
-    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
-        """Parameters from search coordinates and coefficients; ``x = ln C - x_ref``."""
+    def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
+        """Parameters from search coordinates and coefficients, compute in units of the window's centre."""
         raise NotImplementedError
+
+    @classmethod
+    def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
+        """Parameters after all compute is multiplied by ``exp(log_unit)``."""
+        return parameters
 
 
 def _expit(z: Array) -> Array:
@@ -157,6 +170,7 @@ class Sigmoid(Law):
         "c_mid": 0.15,
         "r_0": 0.01,
     }
+    positive: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "c_mid")
 
     @staticmethod
     def evaluate(
@@ -171,8 +185,8 @@ class Sigmoid(Law):
         return np.where(score <= r_0, 0.0, np.where(score >= asymptote, np.inf, c))
 
     @classmethod
-    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
-        low, high = cls.bounds["efficiency_exponent"]
+    def search_box(cls, bounds: dict[str, tuple[float, float]] | None = None) -> tuple[tuple[float, float], ...]:
+        low, high = (bounds or cls.bounds)["efficiency_exponent"]
         return (np.log(low), np.log(high)), (-8.0, 8.0)
 
     @classmethod
@@ -183,24 +197,41 @@ class Sigmoid(Law):
 
     @classmethod
     def tangent(cls, x: Array, u: Array) -> Array:
+        return cls.design(x, u)[1]
+
+    @classmethod
+    def design(cls, x: Array, u: Array) -> tuple[Array, Array]:
         bx = np.exp(u[:, :1]) * x
-        s = _expit(bx + u[:, 1:])
-        ds = s * (1.0 - s)
-        return np.stack([ds * bx, ds], axis=1)
+        basis, tangent = np.empty((len(u), 2, x.size)), np.empty((len(u), 2, x.size))
+        s, rest = basis[:, 0], basis[:, 1]
+        np.add(bx, u[:, 1:], out=s)
+        np.clip(s, -500.0, 500.0, out=s)
+        np.negative(s, out=s)
+        np.exp(s, out=s)
+        s += 1.0
+        np.reciprocal(s, out=s)
+        np.subtract(1.0, s, out=rest)
+        np.multiply(s, rest, out=tangent[:, 1])
+        np.multiply(tangent[:, 1], bx, out=tangent[:, 0])
+        return basis, tangent
 
     @classmethod
     def amplitude(cls, coefficients: Array) -> Array:
         return coefficients[..., 0] - coefficients[..., 1]
 
     @classmethod
-    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+    def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
         b = np.exp(u[..., 0])
         return {
             "asymptote": coefficients[..., 0],
             "efficiency_exponent": b,
-            "c_mid": np.exp(np.clip(x_ref - u[..., 1] / b, -600.0, 600.0)),
+            "c_mid": np.exp(np.clip(-u[..., 1] / b, -300.0, 300.0)),
             "r_0": coefficients[..., 1],
         }
+
+    @classmethod
+    def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
+        return {**parameters, "c_mid": parameters["c_mid"] * np.exp(log_unit)}
 
 
 @dataclass(frozen=True)
@@ -231,7 +262,8 @@ class Power(Law):
         "scale": (0.0, np.inf),
         "efficiency_exponent": (0.02, 3.0),
     }
-    seed_spread: ClassVar[dict[str, float]] = {"asymptote": 0.015, "efficiency_exponent": 0.15, "scale": 0.3}
+    seed_spread: ClassVar[dict[str, float]] = {"asymptote": 0.015, "efficiency_exponent": 0.15, "scale": 0.1}
+    positive: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "scale")
 
     @staticmethod
     def evaluate(compute: Array, *, asymptote: Any, efficiency_exponent: Any, scale: Any) -> Array:
@@ -245,8 +277,8 @@ class Power(Law):
         return np.where(score >= asymptote, np.inf, c)
 
     @classmethod
-    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
-        low, high = cls.bounds["efficiency_exponent"]
+    def search_box(cls, bounds: dict[str, tuple[float, float]] | None = None) -> tuple[tuple[float, float], ...]:
+        low, high = (bounds or cls.bounds)["efficiency_exponent"]
         return ((np.log(low), np.log(high)),)
 
     @classmethod
@@ -264,48 +296,53 @@ class Power(Law):
         return coefficients[..., 1]
 
     @classmethod
-    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+    def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
         b = np.exp(u[..., 0])
-        return {"asymptote": coefficients[..., 0], "efficiency_exponent": b, "scale": coefficients[..., 1] * np.exp(b * x_ref)}
+        return {"asymptote": coefficients[..., 0], "efficiency_exponent": b, "scale": coefficients[..., 1]}
+
+    @classmethod
+    def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
+        return {**parameters, "scale": parameters["scale"] * np.exp(parameters["efficiency_exponent"] * log_unit)}
 
 
 @dataclass(frozen=True)
 class LogLinear(Law):
-    """ln(1 - R) = intercept - exponent * ln C, the error falling as a power of compute (arXiv:2509.25300 eq. 1).
+    """ln(1 - R) = log_error - exponent * ln C, the error falling as a power of compute (arXiv:2509.25300 eq. 1).
 
     Attributes:
-        intercept: ln(1 - R) at one unit of compute.
+        log_error: ln(1 - R) at one unit of compute.
         exponent: k >= 0.
 
     Example:
-        >>> law = LogLinear(intercept=0.0, exponent=0.1)
+        >>> law = LogLinear(log_error=0.0, exponent=0.1)
         >>> round(float(law(1000.0)), 3)
         0.499
     """
 
-    intercept: float
+    log_error: float
     exponent: float
 
     name: ClassVar[str] = "log_linear"
     nonlinear: ClassVar[tuple[str, ...]] = ("exponent",)
-    linear: ClassVar[tuple[str, ...]] = ("intercept",)
-    bounds: ClassVar[dict[str, tuple[float, float]]] = {"intercept": (-np.inf, np.inf), "exponent": (1e-4, 5.0)}
-    seed_spread: ClassVar[dict[str, float]] = {"intercept": 0.03, "exponent": 0.05}
+    linear: ClassVar[tuple[str, ...]] = ("log_error",)
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {"log_error": (0.0, np.inf), "exponent": (1e-4, 5.0)}  # of exp(log_error)
+    seed_spread: ClassVar[dict[str, float]] = {"log_error": 0.03, "exponent": 0.1}
+    positive: ClassVar[tuple[str, ...]] = ("exponent",)
 
     @staticmethod
-    def evaluate(compute: Array, *, intercept: Any, exponent: Any) -> Array:
+    def evaluate(compute: Array, *, log_error: Any, exponent: Any) -> Array:
         with np.errstate(over="ignore"):
-            return 1.0 - np.exp(intercept - exponent * _log(compute))
+            return 1.0 - np.exp(log_error - exponent * _log(compute))
 
     @staticmethod
-    def solve(score: Array, *, intercept: Any, exponent: Any) -> Array:
+    def solve(score: Array, *, log_error: Any, exponent: Any) -> Array:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            c = np.exp((intercept - np.log(1.0 - score)) / exponent)
+            c = np.exp((log_error - np.log(1.0 - score)) / exponent)
         return np.where(score >= 1.0, np.inf, c)
 
     @classmethod
-    def search_box(cls, x: Array) -> tuple[tuple[float, float], ...]:
-        low, high = cls.bounds["exponent"]
+    def search_box(cls, bounds: dict[str, tuple[float, float]] | None = None) -> tuple[tuple[float, float], ...]:
+        low, high = (bounds or cls.bounds)["exponent"]
         return ((np.log(low), np.log(high)),)
 
     @classmethod
@@ -326,9 +363,12 @@ class LogLinear(Law):
         return coefficients[..., 0]
 
     @classmethod
-    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
-        k = np.exp(u[..., 0])
-        return {"intercept": np.log(np.maximum(coefficients[..., 0], 1e-300)) + k * x_ref, "exponent": k}
+    def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
+        return {"log_error": np.log(np.maximum(coefficients[..., 0], 1e-300)), "exponent": np.exp(u[..., 0])}
+
+    @classmethod
+    def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
+        return {**parameters, "log_error": parameters["log_error"] + parameters["exponent"] * log_unit}
 
 
 @dataclass(frozen=True)
@@ -368,8 +408,12 @@ class LinearLog(Law):
         return np.broadcast_to(np.stack([x, np.ones_like(x)]), (len(u), 2, x.size))
 
     @classmethod
-    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
-        return {"intercept": coefficients[..., 1] - coefficients[..., 0] * x_ref, "slope": coefficients[..., 0]}
+    def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
+        return {"intercept": coefficients[..., 1], "slope": coefficients[..., 0]}
+
+    @classmethod
+    def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
+        return {**parameters, "intercept": parameters["intercept"] - parameters["slope"] * log_unit}
 
 
 @dataclass(frozen=True)
@@ -405,7 +449,7 @@ class Constant(Law):
         return np.ones((len(u), 1, x.size))
 
     @classmethod
-    def decode(cls, u: Array, coefficients: Array, x_ref: float) -> dict[str, Array]:
+    def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
         return {"level": coefficients[..., 0]}
 
 

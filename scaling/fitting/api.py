@@ -9,13 +9,21 @@ import numpy as np
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 from scaling.fitting.data import MIN_EVALS, Prepared, prepare
-from scaling.fitting.posterior import Posterior, Prior, posterior
+from scaling.fitting.draws import draw_table
+from scaling.fitting.ensemble import evidence_weights
+from scaling.fitting.identify import Verdict, judge
+from scaling.fitting.marginal import Prior, Series
+from scaling.fitting.posterior import Marginal, integrate
 from scaling.fitting.result import Fit
-from scaling.laws import LAWS, Law, law_named
+from scaling.fitting.seeds import pool_seeds
+from scaling.fitting.solver import Solution, solve
+from scaling.fitting.status import Status
+from scaling.laws import LAWS, Constant, Law, law_named
 
-__all__ = ["fit"]
+__all__ = ["ENSEMBLE", "fit"]
 
 ENSEMBLE = ("sigmoid", "power", "log_linear", "linear_log")
+_LIMITS = ("sigmoid", "power", "log_linear")  # the sigmoid and what it tends to when C_mid is far below the window
 
 
 def fit(
@@ -25,48 +33,166 @@ def fit(
     fit_after: float | None = None,
     draws: int = 1000,
     seed: int = 0,
+    r_0: float | None = None,
+    r_0_stderr: float | None = None,
+    loss: str = "squared",
+    delta: float | None = None,
+    bounds: dict[str, tuple[float, float]] | None = None,
+    n_items: int | None = None,
+    prior: Prior | None = None,
 ) -> Fit:
     """Fit a law, or the ensemble of laws, to one curve or to several seeds of one.
 
+    The draws come from the posterior of each law, integrated over the unknown autocorrelation and size of the noise
+    (`scaling.fitting.posterior`); an ensemble mixes the laws by evidence (`scaling.fitting.ensemble`). Several curves are
+    seeds of one law: the draws are of the mean law over seeds (`scaling.fitting.seeds`).
+
     Args:
         curves: a curve, or the curves of several seeds of one recipe.
-        law: ``"ensemble"`` or the name of one law.
+        law: ``"ensemble"`` or the name of one law. ``"sigmoid"`` includes the sigmoid's own limits, a power law (C_mid far
+            below the window) and a log-linear one (with A = 1), by evidence.
         fit_after: leave out evaluations before this compute [unit of the axis]; none are left out unless asked.
         draws: draws behind the intervals.
         seed: of the draws.
+        r_0: the sigmoid's R_0 where it is known; fitted by default.
+        r_0_stderr: standard error of ``r_0``; without it ``r_0`` is exact.
+        loss: ``"squared"``, or ``"huber"``: evaluations further than ``delta`` off the curve count less.
+        delta: Huber's threshold [score]; 1.345 robust standard deviations of the residuals by default.
+        bounds: parameter -> (low, high), over the law's own.
+        n_items: items of the benchmark, for ``forecast(of="population")`` where per-item counts are not known.
+        prior: see `scaling.fitting.marginal.Prior`.
 
     Raises:
-        ScalingError: the curves cannot be fitted together, or a share is outside [0, 1].
+        ScalingError: the curves cannot be fitted together, a share is outside [0, 1], or an option is impossible.
         UnknownName: no such law.
     """
     if draws < 1:
         raise ScalingError(f"draws must be at least 1, got {draws}")
-    names = ENSEMBLE if law == "ensemble" else (law_named(law).name,)
+    if loss not in ("squared", "huber"):
+        raise ScalingError(f"loss must be 'squared' or 'huber', got {loss!r}")
+    if r_0 is None and r_0_stderr is not None:
+        raise ScalingError("r_0_stderr needs r_0")
+    ensemble = law == "ensemble"
+    form = "ensemble" if ensemble else law_named(law).name
+    names = ENSEMBLE if ensemble else _LIMITS if form == "sigmoid" and r_0 is None else (form,)
     data = prepare(curves, fit_after=fit_after)
-    n = min((s.y.size for s in data.series), default=0)
-    if n < MIN_EVALS:
-        return Fit.refused(data, str(law), f"too few evaluations: {n}, at least {MIN_EVALS} are needed")
-    if names == ("sigmoid",):
-        names = ("sigmoid", "power", "log_linear")
-    members = {}
-    for name in names:
-        series = data.series if LAWS[name].starts_at_zero else data.positive
-        members[name] = posterior(LAWS[name], series[0], draws=draws, rng=np.random.default_rng([seed, len(name)]), prior=Prior(**PRIOR))
-    weights = _weights(members, data)
-    return Fit.build(data, str(law) if law == "ensemble" else names[0], members, weights, draws, seed)
+    if not data.unit:
+        names = tuple(k for k in names if k != "log_linear") or names
+    short = min(s.y.size for s in data.positive if form != "sigmoid") if form != "sigmoid" else min(s.y.size for s in data.series)
+    common = {"form": form, "seed": seed, "n_items": n_items}
+    if short < MIN_EVALS:
+        message = f"{short} evaluations to fit, at least {MIN_EVALS} are needed"
+        return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
+    if all(np.ptp(s.y) == 0 for s in data.series):
+        message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
+        return Fit.refused(data, Verdict(Status.CONSTANT, message), **common)
+    limits = _bounds(data, bounds)
+    if loss == "huber":
+        data = data.reweighted([_robust(s, delta, limits) for s in data.series])
+    members = {k: _integrate(LAWS[k], data, limits, r_0, r_0_stderr, prior) for k in names}
+    weights = _weights(members, data, limits, prior)
+    table, new_seed = _draw(members, weights, draws, seed, limits, as_sigmoid=form == "sigmoid")
+    best = max((k for k in names if LAWS[k].saturating or len(names) == 1), key=lambda k: weights[k]) if ensemble else form
+    point, certificate = _point(LAWS[best], data, limits, r_0)
+    verdict = judge(table, weights)
+    return Fit(
+        law=point, draws=table, curves=data.curves, window=data.window, status=verdict.status, message=verdict.message,
+        weights=weights, axis=data.curves[0].axis, metric=data.curves[0].metric, skipped=data.skipped, notes=data.notes,
+        certificate=certificate, new_seed=new_seed, **common,
+    )  # fmt: skip
 
 
-PRIOR = {"rho_power": -0.5}
-LAMBDA = 1.0
+def _bounds(data: Prepared, given: dict[str, tuple[float, float]] | None) -> dict[str, tuple[float, float]]:
+    out: dict[str, tuple[float, float]] = {}
+    if not data.unit:  # a score that is no share: an asymptote three ranges away is not told from none
+        low, high = min(s.y.min() for s in data.series), max(s.y.max() for s in data.series)
+        reach = 3.0 * max(high - low, 1e-9)
+        out = {"asymptote": (low - reach, high + reach), "r_0": (low - reach, high + reach)}
+    known = {name for law in LAWS.values() for name in law.bounds} - {"c_mid", "log_error"}
+    for name, (low, high) in (given or {}).items():
+        if name not in known:
+            raise ScalingError(f"bounds can be given for {', '.join(sorted(known))}, got {name!r}")
+        if not low < high:
+            raise ScalingError(f"bounds of {name} must be (low, high) with low < high, got ({low:g}, {high:g})")
+        out[name] = (float(low), float(high))
+    return out
 
 
-def _weights(members: dict[str, Posterior], data: Prepared) -> dict[str, float]:
-    size = {name: len(LAWS[name].nonlinear) + len(LAWS[name].linear) for name in members}
-    n = data.series[0].y.size
-    sigma = min(float(np.median(m.sigma)) for m in members.values())
-    unit = 0.5 * np.log(2 * np.pi * n * sigma**2 * LAMBDA**2)
-    score = {name: m.log_evidence - size[name] * unit for name, m in members.items()}
-    best = max(score.values())
-    raw = {name: float(np.exp(s - best)) for name, s in score.items()}
-    total = sum(raw.values())
-    return {name: w / total for name, w in raw.items()}
+def _integrate(
+    law: type[Law],
+    data: Prepared,
+    bounds: dict[str, tuple[float, float]],
+    r_0: float | None,
+    r_0_stderr: float | None,
+    prior: Prior | None,
+) -> list[Marginal]:
+    out = []
+    for series in data.series if law.starts_at_zero else data.positive:
+        options: dict[str, dict] = {}
+        if r_0 is not None and "r_0" in law.linear:
+            if r_0_stderr:
+                first = integrate(law, series, prior=prior, bounds=bounds)
+                options["soft"] = {"r_0": (r_0, (first.sigma / r_0_stderr) ** 2)}
+            else:
+                options["fixed"] = {"r_0": r_0}
+        out.append(integrate(law, series, prior=prior, bounds=bounds, **options))
+    return out
+
+
+def _weights(members: dict[str, list[Marginal]], data: Prepared, bounds: dict, prior: Prior | None) -> dict[str, float]:
+    """Evidence weights; laws are compared on the points that all of them can describe."""
+    compared = dict(members)
+    if any(a is not b for a, b in zip(data.series, data.positive)) and len({LAWS[k].starts_at_zero for k in members}) > 1:
+        for k in members:
+            if LAWS[k].starts_at_zero:
+                compared[k] = [integrate(LAWS[k], s, prior=prior, bounds=bounds) for s in data.positive]
+    return evidence_weights(compared)
+
+
+def _draw(members: dict[str, list[Marginal]], weights: dict[str, float], draws: int, seed: int, bounds: dict, *, as_sigmoid: bool):
+    """Draws of every member in proportion to its weight, compute in the axis' unit."""
+    share = np.array([weights[k] for k in members]) * draws
+    counts = np.floor(share).astype(int)
+    counts[np.argsort(counts - share, kind="stable")[: draws - counts.sum()]] += 1
+    parts, fresh = [], []
+    for (name, integrals), count in zip(members.items(), counts):
+        if count == 0:
+            continue
+        law, unit = LAWS[name], integrals[0].problem.series.x_ref
+        rng = np.random.default_rng([seed, sum(name.encode())])
+        if len(integrals) == 1:
+            got = integrals[0].draw(int(count), rng)
+            parts.append((name, law.rescale(got.parameters, unit), got.rho, got.sigma))
+            continue
+        seeds = [m.draw(max(800, draws), rng) for m in integrals]
+        pooled = pool_seeds(seeds, draws=int(count), bounds={**law.bounds, **bounds}, rng=rng)
+        rho = np.mean([s.rho[:count] for s in seeds], axis=0)
+        sigma = np.sqrt(np.mean([s.sigma[:count] ** 2 for s in seeds], axis=0))
+        parts.append((name, law.rescale(pooled.mean, unit), rho, sigma))
+        fresh.append((name, law.rescale(pooled.new_seed, unit), rho, sigma))
+    return draw_table(parts, as_sigmoid=as_sigmoid), draw_table(fresh, as_sigmoid=as_sigmoid) if fresh else None
+
+
+def _robust(series: Series, delta: float | None, bounds: dict) -> Series:
+    """Relative errors that give each evaluation its Huber weight at the robust optimum."""
+    law = LAWS["sigmoid"]
+    first = solve(law, series.x, series.y, weights=1 / series.s**2, bounds=bounds)
+    residual = (law.basis(series.x, first.u) * first.coefficients[:, :, None]).sum(1)[0] - series.y
+    spread = 1.4826 * float(np.median(np.abs(residual / series.s)))
+    threshold = delta or 1.345 * max(spread, 1e-9)
+    fitted = solve(law, series.x, series.y / 1.0, weights=1 / series.s**2, bounds=bounds, delta=threshold)
+    residual = np.abs((law.basis(series.x, fitted.u) * fitted.coefficients[:, :, None]).sum(1)[0] - series.y) / series.s
+    return Series(series.x, series.y, series.s * np.sqrt(np.maximum(residual / threshold, 1.0)), series.x_ref)
+
+
+def _point(law: type[Law], data: Prepared, bounds: dict, r_0: float | None) -> tuple[Law, Solution]:
+    """The (weighted) least squares optimum of all curves together."""
+    series = data.series if law.starts_at_zero else data.positive
+    x, y, s = (np.concatenate([getattr(item, k) for item in series]) for k in "xys")
+    fixed = {"r_0": r_0} if r_0 is not None and "r_0" in law.linear else None
+    got = solve(law, x, y, weights=1 / s**2, bounds=bounds, fixed=fixed)
+    parameters = law.rescale(law.decode(got.u, got.coefficients), series[0].x_ref)
+    return law(**{k: float(v[0]) for k, v in parameters.items()}), got
+
+
+_ = Constant

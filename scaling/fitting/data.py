@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.curve import Curve
 from scaling.errors import ScalingError
-from scaling.fitting.posterior import Series
+from scaling.fitting.marginal import Series
+from scaling.laws import FAR
 
 __all__ = ["Prepared", "in_unit_interval", "prepare"]
 
 Array = NDArray[np.float64]
 MIN_EVALS = 5
-MAX_EVALS = 2000  # beyond this, neighbouring evaluations are averaged
+MAX_EVALS = 500  # beyond this, neighbouring evaluations are averaged
 _SHARES = ("pass@", "avg@", "maj@", "accuracy", "acc", "success", "solve")
 
 
@@ -41,6 +42,14 @@ class Prepared:
     unit: bool
     skipped: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def reweighted(self, series: list[Series]) -> Prepared:
+        """The same data with other relative errors."""
+        positive = tuple(
+            s if a is b else Series(s.x[s.x > -FAR], s.y[s.x > -FAR], s.s[s.x > -FAR], s.x_ref)
+            for s, a, b in zip(series, self.series, self.positive)
+        )
+        return replace(self, series=tuple(series), positive=positive)
 
 
 def in_unit_interval(metric: str) -> bool:
@@ -107,8 +116,6 @@ def _count(skipped: dict[str, int], reason: str, number: int) -> None:
 
 
 def _series(x: Array, y: Array, se: Array) -> Series:
-    from scaling.laws import FAR
-
     with np.errstate(divide="ignore"):
         log_x = np.log(x)
     seen = log_x[np.isfinite(log_x)]
@@ -118,8 +125,6 @@ def _series(x: Array, y: Array, se: Array) -> Series:
 
 
 def _shift(s: Series, ref: float) -> Series:
-    from scaling.laws import FAR
-
     return Series(np.where(s.x > -FAR, s.x + (s.x_ref - ref), s.x), s.y, s.s, ref)
 
 

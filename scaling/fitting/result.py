@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,120 +12,169 @@ from numpy.typing import ArrayLike, NDArray
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
 from scaling.fitting.data import Prepared
-from scaling.fitting.posterior import Posterior
+from scaling.fitting.draws import at_compute, quantile, reach
+from scaling.fitting.identify import Verdict
+from scaling.fitting.items import item_error
+from scaling.fitting.solver import Solution
+from scaling.fitting.status import Status
 from scaling.forecast import Forecast, Reach
 from scaling.laws import LAWS, Constant, Law
 
 __all__ = ["Fit"]
 
 Array = NDArray[np.float64]
+_PARAMETERS = frozenset(name for law in LAWS.values() for name in law.parameter_names())
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A fitted law, its draws and its verdict."""
+    """A fitted law, its draws and its verdict; made by `scaling.fit`.
+
+    Attributes:
+        law: the law at its (weighted) least squares optimum; for the ensemble, its leading saturating member.
+        draws: structured array, one row a draw: ``law``, the parameters (NaN where the law has none), ``rho``, ``sigma``.
+        curves: what was fitted.
+        window: (low, high) compute that was fitted.
+        status: the verdict, a `Status`.
+        message: why.
+        form: ``"ensemble"`` or the name of the law asked for.
+        weights: law -> weight in the mixture.
+        axis: the compute axis.
+        metric: what the score is.
+        seed: of the draws.
+        skipped: reason -> evaluations left out.
+        notes: what was done to the data, one line each.
+        certificate: of the optimum: gradient norm, bounds hit, number of basins; None for a refused fit.
+        new_seed: draws of the law of one further seed, where several were fitted.
+        n_items: items of the benchmark where given.
+    """
 
     law: Law
     draws: NDArray[Any]
     curves: tuple[Curve, ...]
     window: tuple[float, float]
-    status: str
+    status: Status
     message: str
-    identified: bool
     form: str
     weights: dict[str, float]
     axis: str
     metric: str
-    seed: int
+    seed: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    certificate: Solution | None = None
+    new_seed: NDArray[Any] | None = None
+    n_items: int | None = None
 
     @classmethod
-    def refused(cls, data: Prepared, form: str, message: str) -> Fit:
+    def refused(cls, data: Prepared, verdict: Verdict, *, form: str, seed: int, n_items: int | None) -> Fit:
         """A fit that could not be made, with the reason as its status."""
-        return cls(Constant(float("nan")), np.zeros(0, dtype=[("law", "U12")]), data.curves, data.window, "refused", message, False, form,
-                   {}, data.curves[0].axis, data.curves[0].metric, 0, data.skipped, data.notes)  # fmt: skip
+        first = data.curves[0]
+        empty = np.zeros(0, dtype=[("law", "U12"), ("rho", float), ("sigma", float)])
+        return cls(Constant(float("nan")), empty, data.curves, data.window, verdict.status, verdict.message, form, {}, first.axis,
+                   first.metric, seed, data.skipped, data.notes, n_items=n_items)  # fmt: skip
 
-    @classmethod
-    def build(cls, data: Prepared, form: str, members: dict[str, Posterior], weights: dict[str, float], draws: int, seed: int) -> Fit:
-        """Pool the members' draws by weight."""
-        share = np.array([weights[m] for m in members])
-        counts = np.floor(share * draws).astype(int)
-        counts[np.argsort(counts - share * draws)[: draws - counts.sum()]] += 1
-        names = sorted({p for m in members.values() for p in m.parameters})
-        table = np.full(draws, np.nan, dtype=[(k, float) for k in (*names, "rho", "sigma")] + [("law", "U12")])
-        at = 0
-        for (name, member), count in zip(members.items(), counts):
-            rows = slice(at, at + count)
-            for key, values in member.parameters.items():
-                table[key][rows] = values[:count]
-            table["rho"][rows], table["sigma"][rows], table["law"][rows] = member.rho[:count], member.sigma[:count], name
-            at += count
-        saturating = {k: w for k, w in weights.items() if LAWS[k].saturating} or weights
-        best = max(saturating, key=lambda k: saturating[k])
-        law = LAWS[best](**members[best].mode)
-        fit = cls(law, table, data.curves, data.window, "ok", "", True, form, weights, data.curves[0].axis, data.curves[0].metric, seed,
-                  data.skipped, data.notes)  # fmt: skip
-        low, high = fit.interval("asymptote") if any(LAWS[k].saturating for k in members) else (0.0, 0.0)
-        if high - low > 0.1:
-            object.__setattr__(fit, "identified", False)
-            object.__setattr__(fit, "status", "asymptote not identified")
-        return fit
+    @property
+    def identified(self) -> bool:
+        """Whether the data determine the asymptote."""
+        return self.status == Status.IDENTIFIED
 
     def __repr__(self) -> str:
-        return f"Fit({self.form}, {self.law}, identified={self.identified}, status={self.status!r})"
+        if not self.draws.size:
+            return f"Fit({self.form}: {self.status}; {self.message})"
+        low, high = self.interval("asymptote")
+        if self.identified:
+            return f"Fit({self.form}: asymptote in [{low:.3f}, {high:.3f}] (90 %), identified)"
+        if self.status == Status.NOT_IDENTIFIED:
+            return f"Fit({self.form}: asymptote not identified, at least {low:.3f} (95 %))"
+        return f"Fit({self.form}: {self.status})"
 
     def interval(self, name: str, level: float = 0.9) -> tuple[float, float]:
-        """Equal-tailed interval of a parameter; of the asymptote over saturating laws alone."""
-        if self.draws.dtype.names is None or (name not in self.draws.dtype.names or name == "law"):
-            if name in {p for law in LAWS.values() for p in law.parameter_names()}:
-                return -np.inf, np.inf
-            raise UnknownName(f"no parameter {name!r} in this fit")
+        """Equal-tailed interval of a parameter over the draws of the laws that have it; of the asymptote, saturating laws alone.
+
+        ``(-inf, inf)`` where no draw has the parameter.
+
+        Raises:
+            UnknownName: no law has such a parameter.
+        """
+        _check_level(level)
+        if name not in _PARAMETERS and name not in ("rho", "sigma"):
+            raise UnknownName(f"parameter must be one of {', '.join(sorted(_PARAMETERS | {'rho', 'sigma'}))}, got {name!r}")
+        if name not in (self.draws.dtype.names or ()):
+            return -np.inf, np.inf
         values = self.draws[name]
-        values = values[np.isfinite(values)]
+        values = values[~np.isnan(values)]
         if not values.size:
             return -np.inf, np.inf
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-
-    def _curves_at(self, compute: Array) -> Array:
-        out = np.full((self.draws.size, compute.size), np.nan)
-        for name in np.unique(self.draws["law"]):
-            rows = self.draws["law"] == name
-            law = LAWS[str(name)]
-            out[rows] = law.evaluate(compute[None, :], **{k: self.draws[k][rows][:, None] for k in law.parameter_names()})
-        return out
+        low, high = quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        return low, high
 
     def forecast(self, compute: ArrayLike, *, level: float = 0.9, of: str = "benchmark", noise: str = "curve") -> Forecast:
-        """Band of performance at ``compute``."""
-        c = np.atleast_1d(np.asarray(compute, dtype=float))
+        """Band of performance at ``compute`` [unit of the axis].
+
+        Args:
+            compute: where, any shape; flattened.
+            level: nominal coverage, pointwise.
+            of: ``"benchmark"``: the score on these very items; ``"population"``: on all items they are a sample of.
+            noise: ``"curve"``: the law; ``"observation"``: one evaluation of one run.
+
+        Raises:
+            ScalingError: an option is not one of the above, or the number of items is not known.
+        """
+        _check_level(level)
+        if of not in ("benchmark", "population"):
+            raise ScalingError(f"of must be 'benchmark' or 'population', got {of!r}")
+        if noise not in ("curve", "observation"):
+            raise ScalingError(f"noise must be 'curve' or 'observation', got {noise!r}")
+        c = np.ravel(np.asarray(compute, dtype=float))
         if not self.draws.size:
-            nan = np.full(c.shape, np.nan)
-            return Forecast(c, nan, np.full(c.shape, -np.inf), np.full(c.shape, np.inf), level, self.axis, of, noise)
-        values = self._curves_at(c)
+            nothing = np.full(c.shape, np.nan)
+            return Forecast(c, nothing, np.full(c.shape, -np.inf), np.full(c.shape, np.inf), level, self.axis, of, noise, self.message)
+        rng = np.random.default_rng([self.seed, 1])
+        draws = self.new_seed if noise == "observation" and self.new_seed is not None else self.draws
+        values, note = at_compute(draws, c), ""
+        if of == "population":
+            error = item_error(self.curves, self.n_items)
+            note = f"item error from {error.source}, {error.n_items} items"
+            values = values + error.sd(values) * rng.standard_normal((draws.size, 1))
+        if noise == "observation":
+            values = values + draws["sigma"][:, None] * rng.standard_normal(values.shape)
         low, median, high = np.quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
-        return Forecast(c, median, low, high, level, self.axis, of, noise)
+        return Forecast(c, median, low, high, level, self.axis, of, noise, note)
 
     def compute_to_reach(self, score: float, *, level: float = 0.9) -> Reach:
-        """Compute at which ``score`` is reached."""
-        out = np.full(self.draws.size, np.inf)
-        for name in np.unique(self.draws["law"]):
-            rows = self.draws["law"] == name
-            law = LAWS[str(name)]
-            out[rows] = law.solve(np.asarray(score), **{k: self.draws[k][rows] for k in law.parameter_names()})
-        low, median, high = np.quantile(out, [(1 - level) / 2, 0.5, (1 + level) / 2], method="inverted_cdf")
-        return Reach(score, float(median), float(low), float(high), level, float(np.isinf(out).mean()), self.axis)
+        """Compute at which the curve reaches ``score``, with the probability that it never does."""
+        _check_level(level)
+        if not self.draws.size:
+            return Reach(float(score), np.nan, 0.0, np.inf, level, np.nan, self.axis)
+        values = reach(self.draws, score)
+        low, median, high = quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2])
+        return Reach(float(score), median, low, high, level, float(np.isinf(values).mean()), self.axis)
 
     def gain(self, *, by: float, more_than: float = 0.0, since: float | None = None) -> float:
-        """Probability that the score gains more than ``more_than`` between ``since`` (default: the last evaluation) and ``by``."""
+        """Probability that the curve gains more than ``more_than`` from ``since`` (the last evaluation) to ``by``; NaN if refused.
+
+        The stop-or-continue question.
+        """
+        if not self.draws.size:
+            return float("nan")
         start = self.window[1] if since is None else since
-        values = self._curves_at(np.array([start, by], dtype=float))
+        values = at_compute(self.draws, np.array([start, by], dtype=float))
         return float(np.mean(values[:, 1] - values[:, 0] > more_than))
 
     def summary(self, full: bool = False) -> str:
-        """The fit in words."""
-        return repr(self)
+        """The fit in words; ``full`` adds how it moves with the fitted window."""
+        from scaling.fitting.summary import summarise
 
-    def save(self, path: str) -> None:
-        """Write the fit, draws included."""
-        raise ScalingError("not written yet")
+        return summarise(self, full=full)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit, draws included, to one ``.npz`` file (arrays and JSON, no pickle)."""
+        from scaling.fitting.storage import save_fit
+
+        save_fit(self, path)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ScalingError(f"level must lie between 0 and 1, got {level}")

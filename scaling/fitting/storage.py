@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scaling.fitting.result import Fit
+if TYPE_CHECKING:
+    from scaling.fitting.result import Fit
 
-__all__ = ["load_fit"]
+__all__ = ["load_fit", "save_fit"]
+
+
+def save_fit(fit: Fit, path: str | Path) -> None:
+    """Write a fit; see `Fit.save`."""
+    raise NotImplementedError(path)
 
 
 def load_fit(path: str | Path) -> Fit:

@@ -1,0 +1,251 @@
+"""Closed forms behind the posterior: a law given its search coordinates u and the noise's autocorrelation rho.
+
+y_t = law(C_t) + s_t e_t with e stationary AR(1), correlation rho, scale sigma, and s_t known relative errors. Given (u, rho) a
+law is linear in its one or two coefficients, so these and sigma integrate out (normal-inverse-gamma, coefficients confined to
+their bounds by Student-t probabilities). Moments at any rho are quadratic in rho with three lagged sums as coefficients:
+rho costs no pass over the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.fitting.tails import interval_probability
+from scaling.laws import Law, Sigmoid
+
+__all__ = ["Cells", "Prior", "Problem", "Series", "cells", "complete", "log_sum_exp", "moments", "second_coefficient"]
+
+Array = NDArray[np.float64]
+_RHOS = (-0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97, 0.985)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is assumed before the data, beside the bounds of the coefficients and a flat ln sigma.
+
+    Attributes:
+        volume: the density of the law's parameters is |J'J|^(volume/2), J the Jacobian of the predictions. 1 makes it flat
+            in what the parameters do to the predictions (the generalised fiducial density), 0 flat in the parameters.
+        rhos: nodes of the autocorrelation grid, ascending.
+        rho_power: density of rho proportional to (1 - rho)^rho_power. -0.5 is the reference prior of AR(1) near rho = 1;
+            a flat one under-covers there.
+    """
+
+    volume: float = 1.0
+    rhos: tuple[float, ...] = _RHOS
+    rho_power: float = -0.5
+
+    def log_rho(self) -> Array:
+        """Log prior mass of each node: density times the node's cell."""
+        rho = np.asarray(self.rhos)
+        if rho.size == 1:
+            return np.zeros(1)
+        middle = (rho[1:] + rho[:-1]) / 2
+        edges = np.concatenate([[1.5 * rho[0] - 0.5 * rho[1]], middle, [min(1.0, 1.5 * rho[-1] - 0.5 * rho[-2])]])
+        mass = np.diff(edges) * (1.0 - rho) ** self.rho_power
+        return np.log(mass / mass.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One curve as the solver sees it: centred log compute, score, relative error, all of shape ``(n,)``.
+
+    Attributes:
+        x: ln C - x_ref.
+        y: score.
+        s: relative error, of geometric mean 1.
+        x_ref: mean of ln C.
+    """
+
+    x: Array
+    y: Array
+    s: Array
+    x_ref: float
+
+    @property
+    def floor(self) -> float:
+        """Smallest noise scale believed: 1e-4 of the score's range."""
+        return 1e-4 * max(float(np.ptp(self.y)), 1e-6)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A law to be fitted to a series.
+
+    Attributes:
+        law: the law.
+        series: the curve.
+        prior: the prior.
+        bounds: parameter -> (low, high), all of the law's.
+        fixed: coefficient -> known value.
+        soft: coefficient -> (value, weight), known with an error; weight is (noise scale / error)^2.
+    """
+
+    law: type[Law]
+    series: Series
+    prior: Prior
+    bounds: dict[str, tuple[float, float]]
+    fixed: dict[str, float] = field(default_factory=dict)
+    soft: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def free(self) -> list[int]:
+        """Positions of the coefficients that are fitted."""
+        return [i for i, name in enumerate(self.law.linear) if name not in self.fixed]
+
+    def limits(self, position: int) -> tuple[float, float]:
+        """Bounds of the coefficient at ``position``."""
+        return self.bounds[self.law.linear[position]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Results on (g, r) pairs of search coordinates and rho.
+
+    Attributes:
+        log_post: log posterior density of (u, rho), unnormalised.
+        log_like: log likelihood at the best coefficients inside the bounds, sigma profiled.
+        center: conditional centre of the free coefficients, (g, r, p).
+        cov: their covariance at unit noise, (g, r, p, p).
+        rss: whitened residual sum of squares at the centre.
+        log_second: log probability that the second coefficient is inside its bounds, at the first's best value.
+        log_amplitude: the amplitude's part of the volume, at the coefficients' best values.
+        log_volume: the rest of the volume, (g,).
+    """
+
+    log_post: Array
+    log_like: Array
+    center: Array
+    cov: Array
+    rss: Array
+    log_second: Array
+    log_amplitude: Array
+    log_volume: Array
+
+
+def moments(problem: Problem, u: Array, rho: Array) -> tuple[Array, Array]:
+    """Whitened Gram matrix of [free columns, tangent, target], (g, r, m, m), and the unwhitened one, (g, m, m).
+
+    ``rho`` has shape (r,), or (g, 1) for one value a row.
+    """
+    law, data = problem.law, problem.series
+    width = len(law.linear) + len(law.nonlinear) + 1
+    chunk = max(8, 40000 // (width * data.x.size))  # keeps temporaries in cache
+    if len(u) > chunk:
+        parts = [moments(problem, u[a : a + chunk], rho[a : a + chunk] if rho.ndim == 2 else rho) for a in range(0, len(u), chunk)]
+        return np.concatenate([g for g, _ in parts]), np.concatenate([w for _, w in parts])
+    basis, tangent = law.design(data.x, u)
+    target = np.broadcast_to(data.y - law.offset(data.x, u), (len(u), data.x.size))
+    for i, name in enumerate(law.linear):
+        if name in problem.fixed:
+            target = target - problem.fixed[name] * basis[:, i]
+    z = np.concatenate([basis[:, problem.free], tangent, target[:, None, :]], axis=1) / data.s
+    plain = z @ z.transpose(0, 2, 1)
+    inner = z[:, :, 1:-1]
+    square = inner @ inner.transpose(0, 2, 1)
+    lag = z[:, :, 1:] @ z[:, :, :-1].transpose(0, 2, 1)
+    cross = lag + lag.transpose(0, 2, 1)
+    r = (rho[None, :] if rho.ndim == 1 else rho)[..., None, None]
+    return plain[:, None] + r * r * square[:, None] - r * cross[:, None], plain
+
+
+def cells(problem: Problem, u: Array, rho: Array, log_rho: Array) -> Cells:
+    """Marginal posterior of (u, rho) and the conditional of the coefficients."""
+    law, data, prior = problem.law, problem.series, problem.prior
+    gram, plain = moments(problem, u, rho)
+    free = problem.free
+    p, q, n = len(free), len(law.nonlinear), data.x.size
+    r = rho[None, :] if rho.ndim == 1 else rho
+    rows, rhs, total = gram[..., :p, :p].copy(), gram[..., :p, -1].copy(), gram[..., -1, -1]
+    for k, i in enumerate(free):  # a coefficient known with an error is one more observation of it
+        if law.linear[i] in problem.soft:
+            value, weight = problem.soft[law.linear[i]]
+            rows[..., k, k] += weight
+            rhs[..., k] += weight * value
+            total = total + weight * value * value
+    cov, det = _inverse(rows)
+    center = (cov @ rhs[..., None])[..., 0]
+    rss = np.maximum(total - (center * rhs).sum(-1), 0.0) + n * data.floor**2
+    nu = max(n - p, 1)
+    scale = np.sqrt(rss / nu * cov[..., 0, 0])
+    low, high = problem.limits(free[0])
+    inside = np.log(interval_probability((low - center[..., 0]) / scale, (high - center[..., 0]) / scale, nu))
+    first = np.clip(center[..., 0], low, high)
+    second, log_second = None, np.zeros_like(det)
+    if p == 2:
+        loc, _, (low2, high2), log_second = second_coefficient(problem, first, center, cov, rss)
+        second = np.clip(loc, low2, high2)
+    log_amplitude = np.zeros_like(det)
+    if prior.volume:
+        amplitude = law.amplitude(complete(problem, first, second))
+        log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(amplitude), 1e-6))
+    log_volume = prior.volume * 0.5 * _log_det(plain, p + q)
+    off = first - center[..., 0]
+    log_like = 0.5 * np.log1p(-r * r) - 0.5 * n * np.log((rss + off * off / cov[..., 0, 0]) / n)
+    log_post = (
+        0.5 * np.log1p(-r * r) - 0.5 * np.log(det) - 0.5 * nu * np.log(rss) + inside + log_second + log_rho
+        + log_amplitude + log_volume[:, None]
+    )  # fmt: skip
+    log_post = np.where(np.isfinite(log_post), log_post, -np.inf)
+    return Cells(log_post, log_like, center, cov, rss, log_second, log_amplitude, log_volume)
+
+
+def second_coefficient(problem: Problem, first: Array, center: Array, cov: Array, rss: Array):
+    """Conditional of the second coefficient given the first: centre, scale, bounds, log probability of the bounds."""
+    nu = max(problem.series.x.size - 2, 1)
+    ratio = cov[..., 0, 1] / cov[..., 0, 0]
+    off = first - center[..., 0]
+    loc = center[..., 1] + ratio * off
+    left = np.maximum(cov[..., 1, 1] - ratio * cov[..., 0, 1], 1e-300)
+    scale = np.sqrt(left * (rss + off * off / cov[..., 0, 0]) / (nu + 1))
+    low, high = problem.limits(problem.free[1])
+    high = np.minimum(high, first) if problem.law is Sigmoid else np.broadcast_to(high, loc.shape)  # r_0 stays below A
+    log_p = np.log(interval_probability((low - loc) / scale, (high - loc) / scale, nu + 1))
+    return loc, scale, (np.minimum(low, high), high), log_p
+
+
+def complete(problem: Problem, first: Array, second: Array | None) -> Array:
+    """All coefficients of the law, fixed ones included, shape (..., len(linear))."""
+    out = np.empty((*first.shape, len(problem.law.linear)))
+    for i, name in enumerate(problem.law.linear):
+        out[..., i] = problem.fixed.get(name, np.nan)
+    out[..., problem.free[0]] = first
+    if second is not None:
+        out[..., problem.free[1]] = second
+    return out
+
+
+def log_sum_exp(a: Array, axis: int = -1) -> Array:
+    """log sum exp along an axis."""
+    top = np.max(a, axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.squeeze(np.log(np.sum(np.exp(a - top), axis=axis, keepdims=True)) + top, axis=axis)
+
+
+def _inverse(rows: Array) -> tuple[Array, Array]:
+    """Inverse and determinant of stacked 1 x 1 or 2 x 2 matrices, kept positive."""
+    if rows.shape[-1] == 1:
+        det = np.maximum(rows[..., 0, 0], 1e-300)
+        return (1.0 / det)[..., None, None], det
+    a, b, c = rows[..., 0, 0], rows[..., 0, 1], rows[..., 1, 1]
+    det = np.maximum(a * c - b * b, 1e-12 * np.maximum(a * c, 1e-280))
+    cov = np.empty((*det.shape, 2, 2))
+    cov[..., 0, 0], cov[..., 1, 1] = c / det, a / det
+    cov[..., 0, 1] = cov[..., 1, 0] = -b / det
+    return cov, det
+
+
+def _log_det(gram: Array, k: int) -> Array:
+    """log det of the leading k x k block, by elimination with a floor on the pivots."""
+    a = gram[:, :k, :k].copy()
+    own = np.einsum("gii->gi", a).copy()
+    out = np.zeros(len(a))
+    for i in range(k):
+        pivot = np.maximum(a[:, i, i], 1e-13 * np.maximum(own[:, i], 1e-280))
+        out += np.log(pivot)
+        a = a - (a[:, :, i] / pivot[:, None])[:, :, None] * a[:, None, i, :]
+    return out
