@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling._plot_bars import against_pretraining, agreement, asymptotes, ledger, pass_at_k, phases
+from scaling._plot_bars import agreement, asymptotes, pass_at_k, phases
+from scaling._plot_relative import against_pretraining, ledger
 from scaling._plot_style import (
     EXTRAPOLATED,
     Z90,
@@ -35,6 +36,7 @@ from scaling._plot_style import (
     axis_title,
     f32,
     layout,
+    legend_entry,
     log_axis,
     log_ticks,
     looks,
@@ -52,9 +54,23 @@ if TYPE_CHECKING:
     from scaling.forecast import Forecast
 
 __all__ = [
-    "Look", "against_pretraining", "agreement", "asymptotes", "axis_title", "curves", "dense_curves", "ledger",
-    "log_ticks", "looks", "metric_label", "panels", "pass_at_k", "phases", "plain", "stamp",
-]  # fmt: skip
+    "Look",
+    "against_pretraining",
+    "agreement",
+    "asymptotes",
+    "axis_title",
+    "curves",
+    "dense_curves",
+    "ledger",
+    "log_ticks",
+    "looks",
+    "metric_label",
+    "panels",
+    "pass_at_k",
+    "phases",
+    "plain",
+    "stamp",
+]
 
 
 class Fitted(Protocol):
@@ -119,15 +135,24 @@ def curves(
         if fit is not None and fit.status != "refused":
             fig.add_traces(_fitted(name, style[name], fit, members, level=level, extend=extend, low=zero))
     for name, members in groups.items():  # points above every band
-        fig.add_trace(_points(name, style[name], members, zero=zero, fit=fits.get(name)))
+        trace = _points(name, style[name], members, zero=zero, fit=fits.get(name))
+        trace.showlegend = name not in fits
+        fig.add_trace(trace)
+        if name in fits:
+            fig.add_trace(legend_entry(name, style[name]))
     axis = first.axis if first is not None else "gpu_hours"
-    fig.update_layout(**layout(
-        xaxis=log_axis(
-            low=zero / 1.15, high=highest * (extend if fits else 1.0) * 1.15, title=axis_title(axis),
-            unit=tick_unit(axis), zero=zero,
-        ),
-        yaxis=axis_style(y_title or (metric_label(first.metric) if first is not None else "")),
-    ))  # fmt: skip
+    fig.update_layout(
+        **layout(
+            xaxis=log_axis(
+                low=zero / 1.15,
+                high=highest * (extend if fits else 1.0) * 1.15,
+                title=axis_title(axis),
+                unit=tick_unit(axis),
+                zero=zero,
+            ),
+            yaxis=axis_style(y_title or (metric_label(first.metric) if first is not None else "")),
+        )
+    )
     return fig
 
 
@@ -180,7 +205,7 @@ def panels(
         >>> reward = {"demo": [Curve(compute=[1.0, 2.0], performance=[0.1, 0.2], metric="reward")]}
         >>> length = {"demo": [Curve(compute=[1.0, 2.0], performance=[90.0, 80.0], metric="completion_length")]}
         >>> len(panels({"reward [1]": reward, "completion length [token]": length}, columns=2).data)
-        4
+        5
     """
     from plotly.subplots import make_subplots
 
@@ -192,21 +217,24 @@ def panels(
     axis = first.axis if first is not None else "gpu_hours"
     height = math.ceil(len(rows) / columns)
     fig = make_subplots(rows=height, cols=columns, vertical_spacing=0.26 / height, horizontal_spacing=0.09)
-    named: set[str] = set()
     for i, (title, groups) in enumerate(rows.items()):
-        place = {"row": i // columns + 1, "col": i % columns + 1}
+        place: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
         for name, members in groups.items():
             drawn = _points_panel if title in points else _binned_panel
             for trace in drawn(name, style[name], members, bins=bins, low=low):
-                trace.showlegend = bool(trace.showlegend is not False and name not in named)
+                trace.showlegend = False
                 fig.add_trace(trace, **place)
-            named.add(name)
         last_row = i + columns >= len(rows)
         fig.update_xaxes(
-            log_axis(low=low / 1.15, high=high * 1.15, title=axis_title(axis) if last_row else "", unit=tick_unit(axis)),
+            log_axis(
+                low=low / 1.15, high=high * 1.15, title=axis_title(axis) if last_row else "", unit=tick_unit(axis)
+            ),
             **place,
         )
-        fig.update_yaxes(axis_style(title), **place)
+        share = title.endswith("[0 to 1]")
+        fig.update_yaxes(axis_style(title) | ({"rangemode": "tozero"} if share else {}), **place)
+    for name in everything:
+        fig.add_trace(legend_entry(name, style[name]), row=1, col=1)
     fig.update_layout(**layout(height=420 if height == 1 else 250 * height + 60))
     fig.update_layout(legend={"y": -0.2 / (1 if height == 1 else height * 0.66)})
     return fig
@@ -233,11 +261,18 @@ def _fitted(
         (grid <= start, EXTRAPOLATED, 1.8),
     ):
         if keep.sum() > 1:
-            traces.append(go.Scatter(
-                x=f32(grid[keep]), y=f32(median[keep]), mode="lines", name=plain(name), legendgroup=plain(name),
-                showlegend=False, line={"color": look.colour, "dash": dash, "width": width},
-                hovertemplate="fit at %{x:.4g}: %{y:.4f}",
-            ))  # fmt: skip
+            traces.append(
+                go.Scatter(
+                    x=f32(grid[keep]),
+                    y=f32(median[keep]),
+                    mode="lines",
+                    name=plain(name),
+                    legendgroup=plain(name),
+                    showlegend=False,
+                    line={"color": look.colour, "dash": dash, "width": width},
+                    hovertemplate="fit at %{x:.4g}: %{y:.4f}",
+                )
+            )
     return traces
 
 
@@ -253,11 +288,17 @@ def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit
     runs = np.concatenate([np.repeat(plain(c.run_id), len(c)) for c in members]) if len(members) > 1 else None
     bars = {"type": "data", "array": f32(error), "thickness": 0.9, "width": 0, "color": look.fill(0.55)}
     return go.Scatter(
-        x=f32(np.where(x > 0, x, zero)), y=f32(y), mode="markers", name=plain(name), legendgroup=plain(name),
-        marker={"color": look.colour, "size": 6, "symbol": symbols}, opacity=0.9, customdata=runs,
+        x=f32(np.where(x > 0, x, zero)),
+        y=f32(y),
+        mode="markers",
+        name=plain(name),
+        legendgroup=plain(name),
+        marker={"color": look.colour, "size": 6, "symbol": symbols},
+        opacity=0.9,
+        customdata=runs,
         error_y=bars if np.isfinite(error).any() else None,
         hovertemplate=("%{customdata}<br>" if runs is not None else "") + "%{x:.4g}: %{y:.4f}",
-    )  # fmt: skip
+    )
 
 
 def _points_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int, low: float) -> list[Any]:
@@ -271,9 +312,14 @@ def _binned_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int,
 
     x, middle, below, above = _binned(members, bins)
     line = go.Scatter(
-        x=f32(x), y=f32(middle), mode="lines", name=plain(name), legendgroup=plain(name),
-        line={"color": look.colour, "dash": look.dash, "width": 1.8}, hovertemplate="%{x:.4g}: %{y:.4g}",
-    )  # fmt: skip
+        x=f32(x),
+        y=f32(middle),
+        mode="lines",
+        name=plain(name),
+        legendgroup=plain(name),
+        line={"color": look.colour, "dash": look.dash, "width": 1.8},
+        hovertemplate="%{x:.4g}: %{y:.4g}",
+    )
     return [area(name, look, x, below, above, alpha=0.14), line]
 
 

@@ -28,7 +28,9 @@ _OPTIONAL_TEXT = {"type": ["string", "null"]}
 
 _COST = {
     "type": "object",
-    "description": "Fields of the ledger that are not zero: FLOPs [FLOP], GPU-seconds [GPU s], tokens [token], rollouts [1].",
+    "description": (
+        "Fields of the ledger that are not zero: FLOPs [FLOP], GPU-seconds [GPU s], tokens [token], rollouts [1]."
+    ),
     "properties": {name: _NUMBER for name in COST_FIELDS},
     "additionalProperties": False,
 }
@@ -266,9 +268,17 @@ def _any_of(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
 
 
 _CHECKS: dict[str, Callable[[Any, Mapping[str, Any], str], str | None]] = {
-    "type": _type, "const": _const, "enum": _enum, "minimum": _minimum, "minLength": _min_length, "required": _required,
-    "properties": _properties, "additionalProperties": _additional, "items": _items, "anyOf": _any_of,
-}  # fmt: skip
+    "type": _type,
+    "const": _const,
+    "enum": _enum,
+    "minimum": _minimum,
+    "minLength": _min_length,
+    "required": _required,
+    "properties": _properties,
+    "additionalProperties": _additional,
+    "items": _items,
+    "anyOf": _any_of,
+}
 
 
 def _at(where: str) -> str:

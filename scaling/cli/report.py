@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,13 @@ import click
 @click.option("--title", default="RL scaling report", show_default=True, help="Heading of the page.")
 @click.option("--benchmark", default=None, help="Held-out benchmark to fit; by default the one that most runs have.")
 @click.option("--law", default="ensemble", show_default=True, help="Law to fit, as for 'rl-scaling fit'.")
-@click.option("--fit-after", type=float, default=None, metavar="FLOP",
-              help="Leave out evaluations before this many RL model FLOPs; nothing is left out unless asked.")  # fmt: skip
+@click.option(
+    "--fit-after",
+    type=float,
+    default=None,
+    metavar="FLOP",
+    help="Leave out evaluations before this many RL model FLOPs; nothing is left out unless asked.",
+)
 @click.option("--draws", default=400, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 def report(
@@ -45,9 +52,23 @@ def report(
     table = load_runs(runs)
     click.echo(repr(table))
     path = write(
-        table, out, title=title, benchmark=benchmark, law=law, fit_after=fit_after, draws=draws, seed=seed, progress=_bar
-    )  # fmt: skip
+        table,
+        out,
+        title=title,
+        benchmark=benchmark,
+        law=law,
+        fit_after=fit_after,
+        draws=draws,
+        seed=seed,
+        command=_command(),
+        progress=_bar,
+    )
     click.echo(f"report: {path}")
+
+
+def _command() -> str:
+    words = sys.argv[1:]
+    return shlex.join(["rl-scaling", *words]) if words[:1] == ["report"] else ""
 
 
 def _bar(items: Iterable[Any], total: int, label: str) -> Iterable[Any]:

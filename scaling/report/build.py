@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import scaling
 from scaling.errors import ScalingError
 from scaling.report import page
 from scaling.report.gather import gather
 from scaling.report.sections import all_sections
-from scaling.report.tables import summary_frame, write_csv
+from scaling.report.tables import write_table
 from scaling.runs import RunTable
 
 __all__ = ["write"]
@@ -29,6 +28,7 @@ def write(
     fit_after: float | None = None,
     draws: int = 400,
     seed: int = 0,
+    command: str = "",
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Path:
     """Write ``out/index.html``, one self-contained page, and the same tables as CSV and JSON beside it.
@@ -42,6 +42,7 @@ def write(
         fit_after: leave out evaluations before this compute [FLOP].
         draws: draws behind the intervals [1].
         seed: of the draws.
+        command: how the report was asked for, written into its provenance.
         progress: wraps the iteration over fits, for a progress bar.
 
     Returns:
@@ -58,12 +59,18 @@ def write(
         raise ScalingError("a report needs at least one run, the table has none")
     analysis = gather(
         table, benchmark=benchmark, law=law, fit_after=fit_after, draws=draws, seed=seed, progress=progress
-    )  # fmt: skip
-    text = page.render(title, all_sections(analysis), footer="Written by rl-scaling report.")
+    )
+    sections = all_sections(analysis, command=command)
+    text = page.render(
+        title, sections, footer=f"Written by rl-scaling {scaling.__version__}. Tables: the CSV and JSON files beside."
+    )
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _tables(analysis, folder)
+        for section in sections:
+            for part in section.parts:
+                if isinstance(part, page.Table) and part.name and part.raw is not None:
+                    write_table(part.raw, folder, part.name)
         target = folder / "index.html"
         tmp = folder / f".index.html.{os.getpid()}.tmp"
         tmp.write_text(text, encoding="utf-8")
@@ -73,15 +80,3 @@ def write(
             f"cannot write the report to {folder}: {error.strerror}; free space or choose another --out"
         ) from error
     return target
-
-
-def _tables(analysis: Any, folder: Path) -> None:
-    frame = summary_frame(analysis)
-    write_csv(frame, folder / "summary.csv")
-    rows = [{k: _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
-    (folder / "summary.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scaling import records
 from scaling.curve import Curve
 from scaling.errors import RecordError, ScalingError, UnknownName
 from scaling.fitting import Fit, fit
+from scaling.plot import Look, looks
 from scaling.runs import RunTable
 
 __all__ = ["Analysis", "Group", "gather", "main_benchmark"]
@@ -106,6 +108,27 @@ class Analysis:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def style(self) -> dict[str, Look]:
+        """How each group is drawn, the same in every figure."""
+        named = {
+            g.name: [
+                Curve(
+                    compute=[],
+                    performance=[],
+                    labels={"model": g.model, "params": g.params, "recipe_hash": g.recipe_hash},
+                )
+            ]
+            for g in self.groups
+        }
+        return looks(named)
+
+    @cached_property
+    def rows_by_run(self) -> dict[str, np.ndarray]:
+        """Positions of each run's rows in the steps table."""
+        steps: Any = self.table.steps
+        return {str(run): np.asarray(rows) for run, rows in steps.groupby("run_id", sort=False).indices.items()}
+
     @property
     def axis(self) -> str:
         """The axis of tables: total_flops, or GPU-hours where no run has FLOPs."""
@@ -179,14 +202,19 @@ def gather(
             scaled = Rescaled(fits["total_flops"][group.name], 1 / group.pretraining_flops)
             fits["pretraining_flops_ratio"][group.name] = scaled
     return Analysis(
-        table, benchmark, tuple(groups), curves, fits, tuple(notes),
+        table,
+        benchmark,
+        tuple(groups),
+        curves,
+        fits,
+        tuple(notes),
         {"law": law, "draws": draws, "seed": seed, "fit_after": fit_after, "level": 0.9},
-    )  # fmt: skip
+    )
 
 
 def main_benchmark(table: RunTable, benchmark: str | None, notes: list[str] | None = None) -> str | None:
     """The benchmark asked for, else the one that most runs (then most evaluations) have; None where there is none."""
-    sampled = table.evals[table.evals["decoding"] == "sampled"] if len(table.evals) else table.evals
+    sampled: Any = table.evals[table.evals["decoding"] == "sampled"] if len(table.evals) else table.evals
     if benchmark is not None:
         known = sorted(sampled["benchmark"].unique()) if len(sampled) else []
         if benchmark not in known:
@@ -196,7 +224,7 @@ def main_benchmark(table: RunTable, benchmark: str | None, notes: list[str] | No
         if notes is not None:
             notes.append("no held-out evaluation is recorded: nothing can be fitted")
         return None
-    counts = sampled.groupby("benchmark").agg(runs=("run_id", "nunique"), rows=("run_id", "size"))
+    counts: Any = sampled.groupby("benchmark").agg(runs=("run_id", "nunique"), rows=("run_id", "size"))
     best = counts.sort_values(["runs", "rows"], ascending=False, kind="stable").index[0]
     if len(counts) > 1 and notes is not None:
         notes.append(f"of {len(counts)} benchmarks {best} is fitted; choose another with --benchmark")
@@ -224,10 +252,18 @@ def group_runs(table: RunTable) -> list[Group]:
         while name in used:  # two recipes may differ in nothing the configuration shows
             name += f" · {recipe[:6] or 'other'}"
         used.add(name)
-        out.append(Group(
-            name, model, float(rows[0]["params"]), names[recipe], recipe, math.nan if flops is None else flops,
-            tuple(r["run_id"] for r in rows), any(r["shared"] for r in rows),
-        ))  # fmt: skip
+        out.append(
+            Group(
+                name,
+                model,
+                float(rows[0]["params"]),
+                names[recipe],
+                recipe,
+                math.nan if flops is None else flops,
+                tuple(r["run_id"] for r in rows),
+                any(r["shared"] for r in rows),
+            )
+        )
     return sorted(
         out, key=lambda g: (g.params if math.isfinite(g.params) else math.inf, g.model, g.pretraining_flops, g.recipe)
     )
@@ -270,8 +306,8 @@ def _flat(config: Any, prefix: str = "") -> dict[str, str]:
 
 def _curves_of(table: RunTable, group: Group, benchmark: str | None, axis: str) -> list[Curve]:
     """Curves of a group for display and fitting; runs that lack the axis are left out (the caller says so)."""
-    evals = table.evals
-    part = evals[
+    evals: Any = table.evals
+    part: Any = evals[
         evals["run_id"].isin(group.run_ids) & (evals["benchmark"] == benchmark) & (evals["decoding"] == "sampled")
     ]
     part = part[part[axis].notna()]

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["Figure", "Note", "Section", "Table", "render"]
+__all__ = ["Figure", "Note", "Pair", "Section", "Table", "render"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,26 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of ready text; the first column names the row."""
+    """A table of ready text; the first column names the row.
+
+    Attributes:
+        frame: what is shown; empty where the numbers are in a figure and the table is a file only.
+        caption: below it.
+        name: of the files beside the page, without ending; none is written without it.
+        raw: the numbers behind it, which the files hold.
+    """
 
     frame: pd.DataFrame
     caption: str = ""
+    name: str = ""
+    raw: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Figures side by side where there is room."""
+
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,7 @@ class Section:
     anchor: str
     title: str
     lead: str
-    parts: tuple[Figure | Table | Note, ...] = ()
+    parts: tuple[Figure | Pair | Table | Note, ...] = ()
 
 
 def render(title: str, sections: Sequence[Section], *, footer: str = "") -> str:
@@ -103,16 +119,19 @@ def _section(section: Section, figures: list[str]) -> str:
     )
 
 
-def _part(part: Figure | Table | Note, figures: list[str]) -> str:
+def _part(part: Figure | Pair | Table | Note, figures: list[str]) -> str:
     if isinstance(part, Note):
         if len(part.lines) == 1:
             return f"<p>{_esc(part.lines[0])}</p>"
         return "<ul>" + "".join(f"<li>{_esc(line)}</li>" for line in part.lines) + "</ul>"
     if isinstance(part, Table):
         return _table(part)
+    if isinstance(part, Pair):
+        return '<div class="pair">' + "\n".join(_part(figure, figures) for figure in part.figures) + "</div>"
     number = len(figures)
     figures.append(f'<script type="application/json" id="data-{number}">{_json(part.figure)}</script>\n')
-    height = part.figure.layout.height or 420
+    layout: Any = part.figure.layout
+    height = layout.height or 420
     return (
         f'<figure><div class="plot" id="figure-{number}" style="height:{int(height)}px"></div>'
         f"<figcaption>{_esc(part.caption)}</figcaption></figure>"
@@ -121,10 +140,12 @@ def _part(part: Figure | Table | Note, figures: list[str]) -> str:
 
 def _table(table: Table) -> str:
     frame = table.frame
+    if frame.empty:
+        return ""
     numeric = [i > 0 and _all_numbers(frame.iloc[:, i]) for i in range(frame.shape[1])]
     head = "".join(f'<th{_right(numeric[i])} scope="col">{_esc(c)}</th>' for i, c in enumerate(frame.columns))
     rows = "\n".join(
-        "<tr>" + "".join(f"<td{_right(numeric[i])}>{_esc(v)}</td>" for i, v in enumerate(row)) + "</tr>"
+        "<tr>" + "".join(f"<td{_class(numeric[i], v)}>{_esc(v)}</td>" for i, v in enumerate(row)) + "</tr>"
         for row in frame.itertuples(index=False, name=None)
     )
     caption = f"<caption>{_esc(table.caption)}</caption>" if table.caption else ""
@@ -135,13 +156,17 @@ def _right(yes: bool) -> str:
     return ' class="n"' if yes else ""
 
 
+def _class(is_number: bool, value: Any) -> str:
+    return ' class="n"' if is_number else (' class="wide"' if len(str(value)) > 20 else "")
+
+
 def _all_numbers(column: pd.Series) -> bool:
     return all(str(v)[:1] in "0123456789-−<–" for v in column)
 
 
 def _json(figure: go.Figure) -> str:
     """The figure as JSON that cannot end its script element."""
-    spec = json.loads(figure.to_json())
+    spec = json.loads(str(figure.to_json()))
     spec["layout"].pop("template", None)
     text = json.dumps(spec, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
@@ -158,8 +183,3 @@ def _hash(script: str) -> str:
 
 def _resource(name: str) -> str:
     return (resources.files("scaling.report") / name).read_text(encoding="utf-8")
-
-
-def file_entry(values: Mapping[str, Any]) -> str:
-    """Strict JSON text of plain values, for the files beside the page."""
-    return json.dumps(values, indent=1, allow_nan=False, default=str) + "\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from scaling.runs import RunTable
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["asymptote_text", "summary_frame", "summary_table", "write_csv"]
+__all__ = ["asymptote_text", "base_scores", "last_scores", "summary_frame", "summary_table", "write_table"]
 
 
 def summary_table(table: RunTable, **options: Any) -> pd.DataFrame:
@@ -46,22 +48,29 @@ def summary_frame(analysis: Analysis) -> pd.DataFrame:
 
 
 def _summary_row(a: Analysis, group: Group) -> dict[str, Any]:
-    runs = a.table.runs[a.table.runs["run_id"].isin(group.run_ids)]
-    evals = a.table.evals[a.table.evals["run_id"].isin(group.run_ids)]
+    runs: Any = a.table.runs[a.table.runs["run_id"].isin(group.run_ids)]
+    evals: Any = a.table.evals[a.table.evals["run_id"].isin(group.run_ids)]
     evals = evals[evals["benchmark"] == a.benchmark] if len(evals) else evals
-    base, best, which = _base(evals)
-    last = _last_scores(evals)
+    base, best, which = base_scores(evals)
+    last = last_scores(evals)
     found = a.fits.get(a.axis, {}).get(group.name)
     low, high = found.interval("asymptote", 0.9) if isinstance(found, Fit) else (-math.inf, math.inf)
     share = (runs["total_flops"] / runs["pretraining_flops"]).max()
     return {
-        "group": group.name, "params": group.params, "runs": len(runs),
-        "base_sampled": base, "base_best_decoding": best, "best_decoding": which,
+        "group": group.name,
+        "params": group.params,
+        "runs": len(runs),
+        "base_sampled": base,
+        "base_best_decoding": best,
+        "best_decoding": which,
         "final": float(last.mean()) if last.size else math.nan,
-        "asymptote_low": float(low), "asymptote_high": float(high),
-        "verdict": _verdict(found), "rl_flops_share": float(share),
-        "gpu_hours": float(runs["gpu_hours"].sum()), "gpu_hours_paid": float(runs["gpu_hours_paid"].sum()),
-    }  # fmt: skip
+        "asymptote_low": float(low),
+        "asymptote_high": float(high),
+        "verdict": _verdict(found),
+        "rl_flops_share": float(share),
+        "gpu_hours": float(runs["gpu_hours"].sum()),
+        "gpu_hours_paid": float(runs["gpu_hours_paid"].sum()),
+    }
 
 
 def asymptote_text(row: Mapping[str, Any]) -> str:
@@ -70,7 +79,7 @@ def asymptote_text(row: Mapping[str, Any]) -> str:
     if verdict == "identified":
         return f"{low:.3f} to {high:.3f} (identified)"
     if verdict == "asymptote not identified":
-        return f"not identified (90 %: above {max(low, 0.0):.3f})" if math.isfinite(low) else "not identified"
+        return f"not identified (above {max(low, 0.0):.3f} at 95 %)" if math.isfinite(low) else "not identified"
     return str(verdict)
 
 
@@ -82,8 +91,8 @@ def _verdict(found: Any) -> str:
     return "asymptote not identified" if found.status != "refused" else f"refused: {found.message}"
 
 
-def _base(evals: pd.DataFrame) -> tuple[float, float, str]:
-    """Accuracy at step 0: sampled, and under the best decoding recorded, with its name."""
+def base_scores(evals: Any) -> tuple[float, float, str]:
+    """Accuracy at step 0, mean over runs: sampled, and under the best decoding recorded, with its name."""
     start = evals[evals["step"] == 0] if len(evals) else evals
     if not len(start):
         return math.nan, math.nan, ""
@@ -96,7 +105,8 @@ def _base(evals: pd.DataFrame) -> tuple[float, float, str]:
     return sampled, float(known.max()), which
 
 
-def _last_scores(evals: pd.DataFrame) -> np.ndarray:
+def last_scores(evals: Any) -> np.ndarray:
+    """Accuracy at the last evaluation of each run."""
     sampled = evals[evals["decoding"] == "sampled"] if len(evals) else evals
     if not len(sampled):
         return np.array([])
@@ -104,10 +114,29 @@ def _last_scores(evals: pd.DataFrame) -> np.ndarray:
     return last.dropna().to_numpy(float)
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV; a text cell that a spreadsheet would run as a formula gets a leading apostrophe."""
-    safe = frame.copy()
-    for column in safe.columns:
-        if safe[column].dtype == object or str(safe[column].dtype).startswith("str"):
-            safe[column] = [f"'{v}" if isinstance(v, str) and v[:1] in "=+-@\t\r" and v else v for v in safe[column]]
-    safe.to_csv(path, index=False)
+def write_table(frame: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write a table as ``name.csv`` and ``name.json``.
+
+    In CSV, a text cell that a spreadsheet would run as a formula gets a leading apostrophe; JSON is exact. Numbers that
+    are not finite are empty and null.
+    """
+    rows: list[dict[str, Any]] = [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
+    text = json.dumps(rows, indent=1, allow_nan=False) + "\n"
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow([str(c) for c in frame.columns])
+        writer.writerows([[_cell(v) for v in row.values()] for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return "" if value is None else value

@@ -14,9 +14,18 @@ from types import TracebackType
 from typing import Any
 
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-proxy-server",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--no-proxy-server",
+]
 
 
 def missing() -> str | None:
@@ -38,9 +47,10 @@ class Browser:
         if dark:
             flags.append("--force-dark-mode")
         wanted = {
-            "browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+            "browserName": "chrome",
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
             "goog:chromeOptions": {"binary": shutil.which("chromium"), "args": flags},
-        }  # fmt: skip
+        }
         self._session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
 
     def open(self, url: str) -> None:
@@ -81,8 +91,9 @@ class Browser:
         if selector:
             box = self.run(
                 "const r = document.querySelector(arguments[0]).getBoundingClientRect();"
-                "return [r.left + scrollX, r.top + scrollY, r.width, r.height]", selector,
-            )  # fmt: skip
+                "return [r.left + scrollX, r.top + scrollY, r.width, r.height]",
+                selector,
+            )
             options |= {
                 "captureBeyondViewport": True,
                 "clip": dict(zip(("x", "y", "width", "height"), box)) | {"scale": 1},

@@ -38,9 +38,9 @@ class Size:
 
 # Three sizes: two whose rise is seen whole, one that has barely started (its asymptote must not be identified).
 SIZES = (
-    Size("scratch-100k", 1.0e5, 6.0e13, Truth(0.55, 1.3, 4.0e11, 0.20)),
-    Size("scratch-300k", 3.0e5, 5.4e14, Truth(0.72, 1.3, 1.2e12, 0.28)),
-    Size("scratch-1m", 1.0e6, 6.0e15, Truth(0.85, 1.3, 6.0e13, 0.35)),
+    Size("scratch-100k", 1.0e5, 6.0e13, Truth(0.55, 1.5, 2.0e11, 0.20)),
+    Size("scratch-300k", 3.0e5, 5.4e14, Truth(0.72, 1.5, 6.0e11, 0.28)),
+    Size("scratch-1m", 1.0e6, 6.0e15, Truth(0.85, 1.5, 6.0e13, 0.35)),
 )
 
 EARLY = (0, 2, 4, 8, 12, 20, 30, 45)
@@ -55,8 +55,8 @@ def write_run_dir(
     loss_type: str = "dapo",
     speed: float = 1.0,
     steps: int = 200,
-    eval_every: int = 20,
-    n_items: int = 200,
+    eval_every: int = 10,
+    n_items: int = 400,
     k: int = 4,
     shared: bool = False,
     accelerator: str = "cpu",
@@ -82,28 +82,57 @@ def write_run_dir(
     flops_per_step = sum(per_step.values())
     stages = []
     if pretraining:
-        stages.append({
-            "stage": "pretrain", "flops": size.pretraining_flops, "gpu_hours": size.pretraining_flops / 3e14,
-            "tokens": size.pretraining_flops / 6 / size.params, "loss": 1.4 * size.params**-0.03, "source": "metered",
-        })  # fmt: skip
+        stages.append(
+            {
+                "stage": "pretrain",
+                "flops": size.pretraining_flops,
+                "gpu_hours": size.pretraining_flops / 3e14,
+                "tokens": size.pretraining_flops / 6 / size.params,
+                "loss": 1.4 * size.params**-0.03,
+                "source": "metered",
+            }
+        )
     stages.append({"stage": "rl"})
-    segments = [{"start": "2026-01-05T10:00:00Z", "end": "2026-01-05T11:00:00Z", "host": "node1", "cause": "finished",
-                 "git_commit": "0123abcd", "packages": {"trl": "1.16.0", "torch": "2.13.0"}}]  # fmt: skip
+    segments = [
+        {
+            "start": "2026-01-05T10:00:00Z",
+            "end": "2026-01-05T11:00:00Z",
+            "host": "node1",
+            "cause": "finished",
+            "git_commit": "0123abcd",
+            "packages": {"trl": "1.16.0", "torch": "2.13.0"},
+        }
+    ]
     redo_from = None
     if restart_at is not None:
         redo_from = max(0, restart_at - 10)
         segments[0]["cause"] = "interrupted"
         segments.append({**segments[0], "cause": "finished", "resumed_from": redo_from, "git_commit": "4567ef01"})
-    write_run(path, RunRecord(
-        run_id=run_id, name=name or f"{size.name}-{loss_type}-s{seed}", sweep="ladder",
-        recipe_hash=f"recipe-{loss_type}", base_hash=f"base-{size.name}",
-        config={"model": {"name": size.name}, "task": {"name": "chain"}, "seed": seed,
-                "grpo": {"loss_type": loss_type, "group_size": 8, "learning_rate": 1e-3}},
-        model={"name": size.name, "params": size.params, "revision": "main", "dtype": "float32"},
-        accelerator=accelerator, devices=1, shared=shared, stages=tuple(stages), segments=tuple(segments),
-        provenance={"trainer": "rl-scaling", "command": "python -m sweeps.train experiment=demo"},
-        benchmarks={benchmark: {"items": n_items, "k": k, "temperature": 1.0, "guess_rate": 0.01}}, status="finished",
-    ))  # fmt: skip
+    write_run(
+        path,
+        RunRecord(
+            run_id=run_id,
+            name=name or f"{size.name}-{loss_type}-s{seed}",
+            sweep="ladder",
+            recipe_hash=f"recipe-{loss_type}",
+            base_hash=f"base-{size.name}",
+            config={
+                "model": {"name": size.name},
+                "task": {"name": "chain"},
+                "seed": seed,
+                "grpo": {"loss_type": loss_type, "group_size": 8, "learning_rate": 1e-3},
+            },
+            model={"name": size.name, "params": size.params, "revision": "main", "dtype": "float32"},
+            accelerator=accelerator,
+            devices=1,
+            shared=shared,
+            stages=tuple(stages),
+            segments=tuple(segments),
+            provenance={"trainer": "rl-scaling", "command": "python -m sweeps.train experiment=demo"},
+            benchmarks={benchmark: {"items": n_items, "k": k, "temperature": 1.0, "guess_rate": 0.01}},
+            status="finished",
+        ),
+    )
     truth = Truth(size.truth.asymptote, size.truth.efficiency_exponent, size.truth.c_mid / speed, size.truth.r_0)
     ability = rng.normal(0, 0.8, n_items)  # items differ in difficulty, the same at every checkpoint
     lines = []
@@ -112,10 +141,15 @@ def write_run_dir(
         p = float(truth(np.array(flops_per_step * step)))
         jitter = 1 + 0.05 * rng.standard_normal()
         metrics = {
-            "reward": p + 0.02 * rng.standard_normal(), "completion_length": 12 + 20 * p + rng.standard_normal(),
-            "truncation_rate": 0.02, "entropy": 0.9 - 0.6 * p + 0.02 * rng.standard_normal(),
-            "zero_variance_fraction": min(1.0, 0.2 + 0.4 * p), "kl": 0.01 * step / steps, "learning_rate": 1e-3, "epoch": step / 100,
-        }  # fmt: skip
+            "reward": p + 0.02 * rng.standard_normal(),
+            "completion_length": 12 + 20 * p + rng.standard_normal(),
+            "truncation_rate": 0.02,
+            "entropy": 0.9 - 0.6 * p + 0.02 * rng.standard_normal(),
+            "zero_variance_fraction": min(1.0, 0.2 + 0.4 * p),
+            "kl": 0.01 * step / steps,
+            "learning_rate": 1e-3,
+            "epoch": step / 100,
+        }
         metrics |= {key: p for key in extra_metrics}
         cost = per_step | {key: v * jitter for key, v in seconds.items()}
         cost |= {"prompt_tokens": 512, "completion_tokens": 64 * metrics["completion_length"], "rollouts": 64}
@@ -133,8 +167,14 @@ def write_run_dir(
             mean = float(truth(np.array(flops_per_step * step)))
             p = _items(mean, ability)
             segment = 1 if redo_from is not None and step > redo_from else 0
-            row = {"segment": segment, "step": step, "cost": _times(per_step | seconds | {"rollouts": 64, "prompt_tokens": 512}, step),
-                   "benchmark": benchmark, "completion_length": 12 + 20 * mean, "truncation_rate": 0.02}  # fmt: skip
+            row = {
+                "segment": segment,
+                "step": step,
+                "cost": _times(per_step | seconds | {"rollouts": 64, "prompt_tokens": 512}, step),
+                "benchmark": benchmark,
+                "completion_length": 12 + 20 * mean,
+                "truncation_rate": 0.02,
+            }
             counts = rng.binomial(k, p)
             out.write(
                 row | {"k": k, "successes": counts.tolist(), "sampling": {"decoding": "sampled", "temperature": 1.0}}
@@ -167,7 +207,7 @@ def write_study(
 
 
 def _items(mean: float, ability: np.ndarray) -> np.ndarray:
-    """Per-item success probabilities with mean ``mean``: a logistic shift of the items' abilities, found by bisection."""
+    """Success probabilities with mean ``mean``: a logistic shift of the items' abilities, found by bisection."""
     low, high = -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2

@@ -33,14 +33,26 @@ def rows(**parts: st.SearchStrategy) -> st.SearchStrategy:
 
 step_rows = rows(step=scalars, segment=scalars, cost=costs, metrics=anything, extra=anything)
 eval_rows = rows(
-    step=st.integers(-1, 3), segment=st.integers(0, 2), cost=costs, benchmark=scalars, score=scalars, k=st.one_of(st.integers(0, 3), scalars),
-    successes=st.one_of(st.none(), st.lists(st.integers(0, 3), max_size=4), st.lists(scalars, max_size=2)), extra=anything,
-)  # fmt: skip
+    step=st.integers(-1, 3),
+    segment=st.integers(0, 2),
+    cost=costs,
+    benchmark=scalars,
+    score=scalars,
+    k=st.one_of(st.integers(0, 3), scalars),
+    successes=st.one_of(st.none(), st.lists(st.integers(0, 3), max_size=4), st.lists(scalars, max_size=2)),
+    extra=anything,
+)
 run_rows = rows(
-    run_id=scalars, schema_version=st.sampled_from([1, 1, 1, 2, "1", True]), devices=scalars, shared=st.one_of(st.booleans(), scalars),
-    stages=st.one_of(scalars, st.lists(rows(stage=st.sampled_from(["rl", "pretrain", "x"]), flops=scalars), max_size=2)),
-    confidence=st.sampled_from(["measured", "guessed", 1]), model=rows(name=scalars, params=scalars),
-)  # fmt: skip
+    run_id=scalars,
+    schema_version=st.sampled_from([1, 1, 1, 2, "1", True]),
+    devices=scalars,
+    shared=st.one_of(st.booleans(), scalars),
+    stages=st.one_of(
+        scalars, st.lists(rows(stage=st.sampled_from(["rl", "pretrain", "x"]), flops=scalars), max_size=2)
+    ),
+    confidence=st.sampled_from(["measured", "guessed", 1]),
+    model=rows(name=scalars, params=scalars),
+)
 
 
 @given(step_rows)

@@ -88,3 +88,83 @@ def test_every_figure_is_drawn_without_console_error_or_request(written, browser
         assert browser.run("return document.querySelectorAll('.plot[data-drawn] .main-svg').length") >= figures
         assert browser.console() == []
         assert browser.requests() == []
+
+
+HOSTILE = [
+    "</script><script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 1'>",
+    '"><svg onload=window.hacked=1>',
+    "<a href='javascript:window.hacked=1'>link</a>",
+    '=HYPERLINK("http://localhost","x")',
+    "%{customdata[0]} $\\alpha$ \u2028 \x00 `${window.hacked = 1}`",
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(make_runs, tmp_path_factory):
+    """Runs whose names, models, benchmarks, recipes and metrics try to run code."""
+    root = tmp_path_factory.mktemp("hostile")
+    for i, text in enumerate(HOSTILE):
+        size = make_runs.Size(text, 1e5 * (i + 1), 6e13 * (i + 1), make_runs.SIZES[0].truth)
+        make_runs.write_run_dir(
+            root / f"r{i}", size, run_id=f"{i}{text}", name=text, loss_type=text, benchmark=HOSTILE[0], steps=60,
+            extra_metrics=[text], accelerator=text,
+        )  # fmt: skip
+    table = scaling.load_runs(root)
+    return report.write(
+        table, tmp_path_factory.mktemp("hostile-report"), draws=50, title=HOSTILE[0], command=HOSTILE[1]
+    )
+
+
+def test_hostile_names_are_text(hostile):
+    text = hostile.read_text(encoding="utf-8")
+    assert text.count("<script>") == 2 and "<img src=x" not in text and "<svg onload" not in text
+    body = text[: text.index("<script>")]
+    assert "window.hacked" in body  # the names are shown
+    assert "</script><script>" not in body
+    cells = pd.read_csv(hostile.parent / "runs.csv", keep_default_na=False)["name"]
+    assert not cells.str.startswith("=").any() and cells.str.startswith("'=").sum() == 1
+    exact = [row["name"] for row in json.loads((hostile.parent / "runs.json").read_text())]
+    assert exact == HOSTILE
+
+
+@pytest.mark.browser
+def test_hostile_names_do_not_execute(hostile, browser_module):
+    with browser_module.Browser() as browser:
+        browser.open(hostile.as_uri())
+        browser.wait("document.documentElement.dataset.ready")
+        assert browser.run("return window.hacked === undefined")
+        assert browser.run("return document.querySelectorAll('main img, main a, .plot a').length") == 0
+        assert browser.console() == []
+        assert browser.requests() == []
+        drawn = browser.run("return document.querySelectorAll('.plot[data-drawn]').length")
+        assert drawn == browser.run("return document.querySelectorAll('.plot').length") > 5
+
+
+@pytest.mark.browser
+def test_dark_mode_hover_and_print(written, browser_module):
+    with browser_module.Browser() as browser:
+        browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        browser.open(written.as_uri())
+        browser.wait("document.documentElement.dataset.ready")
+        ground = "return getComputedStyle(document.body).backgroundColor"
+        assert browser.run(ground) == "rgb(20, 24, 29)"
+        text = "return document.querySelector('.plot .xtitle').style.fill"
+        dark = browser.run(text)
+        for _ in range(2):  # auto -> light -> dark
+            browser.run("document.getElementById('theme').click()")
+            assert browser.run("return document.getElementById('theme').textContent") in ("theme: light", "theme: dark")
+        assert browser.run(text) == dark
+        browser.run("document.getElementById('theme').click(); document.getElementById('theme').click()")
+        assert browser.run(ground) == "rgb(255, 255, 255)"
+        assert browser.run(text) != dark
+        x, y = browser.run(
+            "const p = document.querySelectorAll('.plot .points path')[4]; p.scrollIntoView({block: 'center'});"
+            "const r = p.getBoundingClientRect(); return [r.left + r.width / 2, r.top + r.height / 2]"
+        )
+        for offset in (8, 0):
+            browser.devtools("Input.dispatchMouseEvent", type="mouseMoved", x=x + offset, y=y)
+        browser.wait("document.querySelector('.hoverlayer .hovertext')", 5)
+        pdf = browser.devtools("Page.printToPDF", printBackground=True)["data"]
+        assert len(pdf) > 100_000
+        assert browser.console() == []

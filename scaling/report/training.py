@@ -1,0 +1,281 @@
+"""What training looked like beside the curve: reward against held-out accuracy, and the signs of health."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scaling import plot
+from scaling.curve import AXES, Curve
+from scaling.metrics import pass_at_k, standard_error
+from scaling.report.gather import Analysis, Group
+from scaling.report.page import Figure, Note, Pair, Section, Table
+from scaling.report.text import plural, score, some
+
+__all__ = ["agreement", "health", "more_samples", "step_curves"]
+
+HEALTH = ("reward", "completion_length", "truncation_rate", "entropy", "zero_variance_fraction", "kl")
+
+
+def health(a: Analysis) -> Section:
+    """Reward, completion length, truncation, entropy and zero-variance fraction beside the curve."""
+    parts: list[Figure | Pair | Table | Note] = []
+    for metric in ("reward", "completion_length"):
+        beside = []
+        for axis in ("gpu_hours", "pretraining_flops_ratio"):
+            groups = step_curves(a, metric, axis)
+            if groups:
+                name = metric.replace("_", " ")
+                figure = plot.dense_curves(groups, style=a.style).update_layout(height=300, showlegend=False)
+                beside.append(Figure(figure, f"Training {name} against {AXES[axis][0]}."))
+        if beside:
+            parts.append(Pair(tuple(beside)))
+    if parts:
+        parts.append(
+            Note(
+                (
+                    "Lines are the mean of the steps in a bin of log compute, bands their 10th to 90th "
+                    "percentile; colours as below.",
+                )
+            )
+        )
+    axis = a.axis
+    rows: dict[str, Mapping[str, Sequence[Curve]]] = {}
+    if a.curves.get(axis):
+        rows["held-out pass@1 [0 to 1]"] = a.curves[axis]
+    for metric in HEALTH:
+        groups = step_curves(a, metric, axis)
+        if groups:
+            rows[plot.metric_label(metric)] = groups
+    if len(rows) > 1:
+        figure = plot.panels(rows, columns=2, style=a.style, points=("held-out pass@1 [0 to 1]",))
+        parts.append(
+            Figure(
+                figure,
+                f"The same runs against {AXES[axis][0]}: what moves with the curve, and what moves before it stalls.",
+            )
+        )
+    truncated = _high_truncation(a)
+    lead = "No training metric is recorded."
+    if parts:
+        lead = "Completions are seldom cut off: no group ends with more than a tenth of them truncated."
+        if truncated:
+            lead = (
+                f"More than a tenth of the completions are cut off at the end in {some(truncated)}: "
+                "longer ones cannot score there."
+            )
+        elif not step_curves(a, "truncation_rate", axis):
+            lead = "Reward and completion length of the same runs; the truncation rate is not recorded."
+    return Section("training", "Reward, completion length and health", lead, tuple(parts))
+
+
+def agreement(a: Analysis) -> Section | None:
+    """Do training reward and held-out accuracy agree?"""
+    pairs: dict[str, Any] = {}
+    rows, raw = [], []
+    for group in a.groups:
+        found = _paired(a, group)
+        if found is None:
+            continue
+        reward, accuracy, stderr, reward_error = found
+        pairs[group.name] = (reward, accuracy, stderr)
+        change, change_error = _late_change(accuracy, stderr)
+        gain, gain_error = _late_change(reward, reward_error)
+        verdict = _verdict(gain, gain_error, change, change_error)
+        raw.append(
+            {
+                "group": group.name,
+                "evaluations": len(reward),
+                "rank_correlation": _rank_correlation(reward, accuracy),
+                "late_reward_change": gain,
+                "late_reward_change_stderr": gain_error,
+                "late_accuracy_change": change,
+                "late_accuracy_change_stderr": change_error,
+                "verdict": verdict,
+            }
+        )
+        rows.append(
+            {
+                "size and recipe": group.name,
+                "evaluations": len(reward),
+                "rank correlation": score(raw[-1]["rank_correlation"]),
+                "reward, second half": _signed(gain, gain_error),
+                "held-out, second half": _signed(change, change_error),
+                "verdict": verdict,
+            }
+        )
+    if not rows:
+        return None
+    apart = [r["group"] for r in raw if r["verdict"].startswith("part")]
+    lead = (
+        f"Training reward rises while held-out accuracy falls in {some(apart)}: the reward there is not what the "
+        "benchmark measures."
+        if apart
+        else f"Training reward and held-out accuracy do not part ways in {plural(len(rows), 'group')}."
+    )
+    parts = (
+        Figure(
+            plot.agreement(pairs, style=a.style),
+            "Held-out pass@1 against training reward at the same steps, joined in the order of training; markers "
+            "grow with training.",
+        ),
+        Table(
+            pd.DataFrame(rows),
+            "Second half: mean of the last quarter of the evaluations less that of the quarter before, with 90 % "
+            "error. They part ways "
+            "where reward rises and accuracy falls by more than that error.",
+            "agreement",
+            pd.DataFrame(raw),
+        ),
+    )
+    return Section("agreement", "Reward against held-out accuracy", lead, parts)
+
+
+def more_samples(a: Analysis) -> Section | None:
+    """pass@k of base and trained model: did RL widen what is solved, or only make the first sample better?"""
+    curves: dict[str, dict[str, Any]] = {}
+    for group in a.groups:
+        states = _pass_at_k(a, group)
+        if states:
+            curves[group.name] = states
+    if not curves:
+        return None
+    raw = [
+        {"group": name, "state": state, "k": int(k), "pass_at_k": float(p), "stderr": float(e)}
+        for name, states in curves.items()
+        for state, (ks, ps, es) in states.items()
+        for k, p, e in zip(ks, ps, es)
+    ]
+    crossed = [n for n, s in curves.items() if s["base"][1][-1] > s["trained"][1][-1]]
+    most = max(int(s["trained"][0][-1]) for s in curves.values())
+    lead = (
+        f"With {most} samples a problem the base solves more than the trained model in {some(crossed)}: there RL "
+        "narrowed what is solved."
+        if crossed
+        else f"Up to pass@{most} the trained models solve at least what their bases solve."
+    )
+    figure = plot.pass_at_k(curves, style=a.style)
+    caption = f"pass@k (unbiased) on {a.benchmark}, base dotted and hollow, trained solid; bands are 90 % over items."
+    return Section(
+        "pass-at-k",
+        "More samples: base against trained",
+        lead,
+        (Figure(figure, caption), Table(pd.DataFrame(), "", "pass_at_k", pd.DataFrame(raw))),
+    )
+
+
+def step_curves(a: Analysis, metric: str, axis: str) -> Mapping[str, Sequence[Curve]]:
+    """Curves of a metric of the steps by group; runs without the metric or the axis are left out."""
+    column = f"cumulative_{axis}"
+    steps: Any = a.table.steps
+    if metric not in steps.columns or column not in steps.columns:
+        return {}
+    usable = steps[metric].notna() & steps[column].notna() & (steps[column] > 0)
+    by_run = a.rows_by_run
+    values, compute, keep = steps[metric].to_numpy(float), steps[column].to_numpy(float), usable.to_numpy(bool)
+    out: dict[str, list[Curve]] = {}
+    for group in a.groups:
+        labels = {"model": group.model, "params": group.params, "recipe_hash": group.recipe_hash}
+        for run in group.run_ids:
+            rows = by_run.get(run)
+            rows = rows[keep[rows]] if rows is not None else np.array([], int)
+            if rows.size:
+                curve = Curve(
+                    compute=compute[rows], performance=values[rows], axis=axis, metric=metric, run_id=run, labels=labels
+                )
+                out.setdefault(group.name, []).append(curve)
+    return out
+
+
+def _paired(a: Analysis, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Reward (mean of the steps nearest to each evaluation), accuracy, and both errors, of the first run with both."""
+    steps, evals = a.table.steps, a.table.evals
+    if "reward" not in steps.columns or a.benchmark is None:
+        return None
+    at, values = steps["step"].to_numpy(int), steps["reward"].to_numpy(float)
+    sampled: Any = evals[(evals["benchmark"] == a.benchmark) & (evals["decoding"] == "sampled") & (evals["step"] > 0)]
+    for run in group.run_ids:
+        rows = a.rows_by_run.get(run)
+        points: Any = sampled[sampled["run_id"] == run].sort_values("step")
+        if rows is None or len(points) < 4:
+            continue
+        rows = rows[np.isfinite(values[rows])]
+        known = points["step"].to_numpy(int)
+        edges = np.r_[0, (known[1:] + known[:-1]) / 2, np.inf]
+        place = np.searchsorted(edges, at[rows], side="right") - 1
+        groups = [values[rows[place == i]] for i in range(len(known))]
+        full = np.array([g.size > 0 for g in groups])
+        if full.sum() < 4:
+            continue
+        reward = np.array([g.mean() for g in groups if g.size])
+        error = np.array([g.std(ddof=1) / math.sqrt(g.size) if g.size > 1 else math.nan for g in groups if g.size])
+        return reward, points["pass@1"].to_numpy(float)[full], points["stderr"].to_numpy(float)[full], error
+    return None
+
+
+def _late_change(values: np.ndarray, stderr: np.ndarray) -> tuple[float, float]:
+    """Mean of the last quarter less that of the third, and its standard error."""
+    n = len(values)
+    third, last = slice(n // 2, n // 2 + max(1, n // 4)), slice(n - max(1, n // 4), n)
+    error = math.sqrt(sum(float(np.nansum(stderr[s] ** 2)) / max(1, len(values[s])) ** 2 for s in (third, last)))
+    return float(np.nanmean(values[last]) - np.nanmean(values[third])), error
+
+
+def _verdict(gain: float, gain_error: float, change: float, change_error: float) -> str:
+    z = 1.645
+    if gain > z * gain_error and change < -z * change_error:
+        return "part ways: reward up, held-out down"
+    if gain > z * gain_error and abs(change) <= z * change_error:
+        return "reward rises, held-out within noise"
+    if abs(change) <= z * change_error:
+        return "both within noise"
+    return "agree" if (gain > 0) == (change > 0) else "differ"
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan
+    found: Any = spearmanr(x, y)
+    return float(found.statistic)
+
+
+def _signed(value: float, error: float) -> str:
+    return f"{value:+.3f} ± {1.645 * error:.3f}".replace("-", "−")
+
+
+def _high_truncation(a: Analysis) -> list[str]:
+    groups = step_curves(a, "truncation_rate", a.axis)
+    return [
+        name
+        for name, members in groups.items()
+        if np.mean([c.performance[-max(1, len(c) // 10) :].mean() for c in members]) > 0.1
+    ]
+
+
+def _pass_at_k(a: Analysis, group: Group) -> dict[str, Any] | None:
+    """k, pass@k and its error for base and trained, from the run of the group with most samples."""
+    evals: Any = a.table.evals
+    part = evals[
+        evals["run_id"].isin(group.run_ids) & (evals["benchmark"] == a.benchmark) & (evals["decoding"] == "sampled")
+    ]
+    part = part[part["successes"].notna() & part["k"].notna()]
+    best: tuple[int, dict[str, Any]] | None = None
+    for _, rows in part.groupby("run_id", sort=False):
+        rows = rows.sort_values("step", kind="stable")
+        first, last = rows.iloc[0], rows.iloc[-1]
+        most = int(min(first["k"], last["k"]))
+        if first["step"] != 0 or last["step"] == 0 or most < 4 or (best and most <= best[0]):
+            continue
+        ks = [2**i for i in range(int(math.log2(most)) + 1)]
+        states = {}
+        for state, row in (("base", first), ("trained", last)):
+            scores = [pass_at_k(row["successes"], int(row["k"]), k) for k in ks]
+            states[state] = (ks, [float(s.mean()) for s in scores], [standard_error(s) for s in scores])
+        best = (most, states)
+    return best[1] if best else None
