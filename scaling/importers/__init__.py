@@ -11,7 +11,7 @@ table in memory, ``rl-scaling import`` writes run directories; both go through t
 from __future__ import annotations
 
 from scaling.importers.api import SOURCES, load, read_runs
-from scaling.importers.imported import ImportedRun, table, write
+from scaling.importers.imported import ImportedRun, to_table, write
 from scaling.importers.mapping import TrainerMapping, load_mapping, shipped
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "load_mapping",
     "read_runs",
     "shipped",
-    "table",
+    "to_table",
     "write",
 ]

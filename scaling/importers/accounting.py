@@ -274,6 +274,9 @@ class Accounts:
             self.token_rule, words = "split", "total tokens, split by the mean prompt and completion length"
         elif self.known("rollouts") and lengths[0]:
             self.token_rule, words = "lengths", "rollouts x mean lengths"
+            if not lengths[1]:
+                words = "rollouts x mean completion length; prompt tokens are not in the log"
+                self.notes.append("prompt tokens are not in the log: they are missing from tokens and FLOPs")
         elif total or self.known("completion_tokens"):
             self.token_rule = "total"
             words = "completion tokens; prompt tokens are not in the log"

@@ -9,20 +9,21 @@ from typing import Any
 
 from scaling.errors import ForeignLogError, UnknownName
 from scaling.importers.convert import convert
-from scaling.importers.imported import ImportedRun, RawRun, table
-from scaling.importers.mapping import TrainerMapping, load_mapping, shipped
+from scaling.importers.imported import ImportedRun, RawRun, to_table
+from scaling.importers.mapping import load_mapping
 from scaling.importers.values import lookup
 from scaling.runs import RunTable
 
 __all__ = ["SOURCES", "load", "read_runs"]
 
-# source -> (module, function, what a folder is searched for, whether rows of any trainer may be in it, one line of help)
-SOURCES: dict[str, tuple[str, str, tuple[str, ...], bool, str]] = {
+# source -> (module, function, what a folder is searched for (none: the module searches; None: it takes all paths at once),
+#            whether rows of any trainer may be in it, one line of help)
+SOURCES: dict[str, tuple[str, str, tuple[str, ...] | None, bool, str]] = {
     "verl": ("verl", "read", ("*.log", "*.log.gz", "*.jsonl", "*.out", "*.txt"), False, "verl console logs, file-logger JSONL"),
-    "trl": ("trl", "read", ("trainer_state.json",), False, "TRL and Hugging Face trainer_state.json"),
+    "trl": ("trl", "read", (), False, "TRL and Hugging Face trainer_state.json"),
     "openrlhf": ("openrlhf", "read", ("*.log", "*.log.gz", "*.out", "*.txt"), False, "OpenRLHF console logs"),
-    "wandb": ("wandb", "read", (), True, "W&B: an offline run or folder, a UI CSV export, or ENTITY/PROJECT online"),
-    "tensorboard": ("tensorboard", "read", ("*tfevents*",), True, "TensorBoard event files"),
+    "wandb": ("wandb", "read", None, True, "W&B: an offline run or folder, a UI CSV export, or ENTITY/PROJECT online"),
+    "tensorboard": ("tensorboard", "read", (), True, "TensorBoard event files"),
     "mlflow": ("mlflow", "read", (), True, "MLflow: an mlruns folder or an mlflow.db"),
     "table": ("table", "read", ("*.csv", "*.jsonl", "*.parquet"), False, "any CSV, JSONL or parquet, with --mapping"),
 }
@@ -67,7 +68,7 @@ def load(
     runs = read_runs(
         path, source, mapping, gpus=gpus, shape=shape, model=model, lora=lora, one_run=one_run, progress=progress, **options
     )
-    return table(runs)
+    return to_table(runs)
 
 
 def read_runs(
@@ -95,14 +96,10 @@ def read_runs(
     if not paths:
         raise ForeignLogError("at least one path must be given")
     raws: list[RawRun] = []
-    for one in _expand(paths, patterns):
+    for one in [paths] if patterns is None else _expand(paths, patterns):
         found = read(one, chosen, progress, **options)
         raws.extend(found if isinstance(found, list) else [found])
-    out = []
-    for raw in _join(raws, one_run):
-        fitting = chosen or _recognise(raw)
-        out.append(convert(raw, fitting, gpus=gpus, shape=shape, model=model, lora=lora))
-    return out
+    return [convert(raw, gpus=gpus, shape=shape, model=model, lora=lora) for raw in _join(raws, one_run)]
 
 
 def _expand(paths: Iterable[str | Path], patterns: tuple[str, ...]) -> list[Any]:
@@ -151,18 +148,3 @@ def _join(raws: list[RawRun], one_run: bool) -> list[RawRun]:
         else:
             out += members
     return out
-
-
-def _recognise(raw: RawRun) -> TrainerMapping:
-    """The trainer whose names the run uses most."""
-    for _ in raw.rows.blocks():
-        break
-    keys = [*raw.rows.key_counts, *raw.unused]
-    mappings = [load_mapping(name) for name in shipped() if name != "table"]
-    ranked = sorted(((m.likeness(keys), m) for m in mappings), key=lambda pair: -pair[0])
-    if not ranked or ranked[0][0] == 0:
-        raise ForeignLogError(
-            f"{raw.name}: its keys are those of no known trainer ({', '.join(m.trainer for m in mappings)}): pass --mapping; "
-            f"first keys: {', '.join(keys[:6])}"
-        )
-    return ranked[0][1]

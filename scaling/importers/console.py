@@ -15,12 +15,21 @@ from typing import IO, Any
 from scaling.errors import ForeignLogError
 from scaling.importers.values import ANSI, head
 
-__all__ = ["chunks", "looks_binary", "plain", "tag"]
+__all__ = ["chunks", "log_name", "looks_binary", "plain", "tag"]
 
 CHUNK = 1 << 20
 MAX_LINE = 64 << 20
 _TAG = re.compile(rb"^\s*(?:\x1b\[[0-9;]*m)*\((\w+) (?:pid=(\d+))?[^)]*\)(?:\x1b\[[0-9;]*m)* ?")
 _REPEATED = re.compile(rb"\s*\[repeated \d+x across cluster\].*$")
+
+
+def log_name(path: Path) -> str:
+    """A run's name from its log's: without extensions, with the folder's where the file has a general one."""
+    stem = path.name
+    for ending in (".gz", ".log", ".jsonl", ".json", ".out", ".txt", ".csv", ".parquet"):
+        stem = stem.removesuffix(ending)
+    general = ("output", "metrics", "log", "stdout", "train", "trainer_state", "")
+    return f"{path.resolve().parent.name}-{stem}".strip("-") if stem in general else stem
 
 
 def open_log(path: Path) -> IO[bytes]:

@@ -36,13 +36,12 @@ class _Score:
 
 
 def convert(
-    raw: RawRun, mapping: TrainerMapping, *, gpus: float | None = None, shape: Any = None, model: str = "", lora: bool = False
+    raw: RawRun, *, gpus: float | None = None, shape: Any = None, model: str = "", lora: bool = False
 ) -> ImportedRun:
     """Translate a run.
 
     Args:
-        raw: the run as its log has it.
-        mapping: its trainer's names and semantics.
+        raw: the run as its log has it, with its trainer's mapping.
         gpus: devices allocated, when the log does not say; overrides the log.
         shape: `ModelShape`, for FLOPs; default: from the model's configuration where the log shows it.
         model: name of the model; default: from the run's configuration.
@@ -51,6 +50,7 @@ def convert(
     Raises:
         ForeignLogError: no row of the log has a key that the mapping knows, or the number of GPUs is needed.
     """
+    mapping = raw.mapping
     if not raw.rows.count:
         raise ForeignLogError(f"{', '.join(raw.files) or raw.name}: no step found in the form that {mapping.trainer} logs")
     for _ in raw.rows.blocks():  # closes the key counts

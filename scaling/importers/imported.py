@@ -12,11 +12,12 @@ from typing import Any
 
 from scaling import records
 from scaling.errors import RecordError
+from scaling.importers.mapping import TrainerMapping
 from scaling.importers.rows import Rows
 from scaling.importers.values import safe_name
 from scaling.runs import RunTable, assemble, build_table
 
-__all__ = ["Explanation", "ImportedRun", "RawRun", "table", "write"]
+__all__ = ["Explanation", "ImportedRun", "RawRun", "to_table", "write"]
 
 
 @dataclass(kw_only=True)
@@ -27,6 +28,7 @@ class RawRun:
         name: what the user called the run.
         source: which reader made it.
         files: what was read.
+        mapping: names and semantics of its trainer.
         rows: its numeric rows, keys cleaned by the mapping.
         config: the configuration found in the log.
         model_config: the ``config.json`` of the model, where the log shows it.
@@ -40,6 +42,7 @@ class RawRun:
     name: str
     source: str
     files: tuple[str, ...] = ()
+    mapping: TrainerMapping
     rows: Rows = field(default_factory=Rows)
     config: dict[str, Any] = field(default_factory=dict)
     model_config: dict[str, Any] | None = None
@@ -94,7 +97,7 @@ class ImportedRun:
     skipped: list[records.Skipped] = field(default_factory=list)
 
 
-def table(runs: Iterable[ImportedRun]) -> RunTable:
+def to_table(runs: Iterable[ImportedRun]) -> RunTable:
     """The `RunTable` of imported runs, through the code that reads run directories."""
     return build_table(_assembled(run) for run in runs)
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from scaling.errors import ConfigError, UnknownName
+from scaling.errors import ConfigError, ForeignLogError, UnknownName
 from scaling.importers.values import lookup, number
 
-__all__ = ["METRICS", "PHASES", "QUANTITIES", "Choice", "EvalRule", "TrainerMapping", "load_mapping", "shipped"]
+__all__ = ["METRICS", "PHASES", "QUANTITIES", "Choice", "EvalRule", "TrainerMapping", "load_mapping", "recognise", "shipped"]
 
 # our metric -> (unit, definition); docs/importing.md prints this table
 METRICS: dict[str, tuple[str, str]] = {
@@ -134,6 +134,9 @@ class TrainerMapping:
         for choice in (*self.metrics.values(), *self.quantities.values(), *(c for p in self.phases.values() for c in p)):
             exact |= set(choice.keys)
         object.__setattr__(self, "_exact", exact | set(self.step) | ({self.run} if self.run else set()))
+        measured = {key for name in ("evaluation", "overhead") for c in self.phases.get(name, ()) for key in c.keys}
+        clock = set(self.quantities["elapsed_seconds"].keys) if "elapsed_seconds" in self.quantities else set()
+        object.__setattr__(self, "_trains", exact - measured - clock)
         object.__setattr__(self, "_rules", [(rule, rule.regex) for rule in self.evals])
 
     def clean(self, key: str) -> str:
@@ -146,6 +149,10 @@ class TrainerMapping:
     def wants(self, key: str) -> bool:
         """Whether the mapping has a use for a (cleaned) key."""
         return key in self._exact or self.evaluation(key) is not None  # type: ignore[attr-defined]
+
+    def trains(self, key: str) -> bool:
+        """Whether a (cleaned) key is of an optimiser step, not of an evaluation, a checkpoint or a clock."""
+        return key in self._trains  # type: ignore[attr-defined]
 
     def evaluation(self, key: str) -> tuple[int, EvalRule, dict[str, str]] | None:
         """The first evaluation rule that fits a key: its rank, itself and the parts of the name."""
@@ -190,6 +197,23 @@ def load_mapping(source: str | Path | Mapping[str, Any]) -> TrainerMapping:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"mapping {path} must be a readable UTF-8 text: {error}") from error
     return _build(_parse(text, str(path)), str(path))
+
+
+def recognise(keys: Iterable[str], where: str) -> TrainerMapping:
+    """The shipped mapping whose trainer's names a run uses most.
+
+    Raises:
+        ForeignLogError: they are those of no trainer known here.
+    """
+    keys = list(keys)
+    mappings = [load_mapping(name) for name in shipped()]
+    ranked = sorted(((m.likeness(keys), m) for m in mappings), key=lambda pair: -pair[0])
+    if not ranked or ranked[0][0] == 0:
+        raise ForeignLogError(
+            f"{where}: its keys are those of no trainer known ({', '.join(m.trainer for m in mappings)}): pass --mapping; "
+            f"first keys: {', '.join(keys[:6]) or '(none)'}"
+        )
+    return ranked[0][1]
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -252,6 +276,7 @@ def _build(body: dict[str, Any], where: str) -> TrainerMapping:
         allowed = SEMANTICS[name]
         if allowed is not None and value not in allowed:
             raise ConfigError(f"{where}: semantics.{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    quantities.setdefault("elapsed_seconds", Choice(("_runtime",)))  # W&B's clock, and ours for other trackers
     evals = _evals(body.get("evals") or [], where)
     constants: dict[str, float] = {}
     for name, value in _section(body, "constants", where).items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 
 from scaling.errors import ForeignLogError
-from scaling.importers.console import chunks, looks_binary, plain, tag
+from scaling.importers.console import chunks, log_name, looks_binary, plain, tag
 from scaling.importers.imported import RawRun
 from scaling.importers.mapping import TrainerMapping
 from scaling.importers.values import head, lookup, number
@@ -29,7 +30,6 @@ _STEP = re.compile(rb"step:(\d+)(?= - )")
 _NEXT = re.compile(rb"(?:\x1b\[[0-9;]*m)*\(\w+ pid=\d+")  # another line that was printed into this one
 _OVERRIDE = re.compile(r"(?:^|\s)['\"]?\+{0,2}([A-Za-z_][\w.]*\.[\w.]+)=((?:\[[^\]]*\])|[^\s'\"]*)")
 _YAML_LINE = re.compile(r"^\s*(?:-\s.*|[\w.'\"-]+:(?:\s.*)?)$")
-_TRAINED = ("critic/", "actor/", "response_length/", "perf/", "timing_s/step", "timing/gen", "timing_s/gen")
 MAX_CONFIG = 1 << 21
 
 
@@ -48,18 +48,14 @@ def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | N
     return _Console(path, mapping).read(progress)
 
 
-def _name(path: Path) -> str:
-    name = path.name[:-3] if path.name.endswith(".gz") else path.name
-    stem = name.rsplit(".", 1)[0] if "." in name[1:] else name
-    return stem if stem not in ("output", "metrics", "log", "stdout") else f"{path.resolve().parent.name}-{stem}"
-
-
 class _Console:
     """State of reading one console log."""
 
     def __init__(self, path: Path, mapping: TrainerMapping) -> None:
         self.path, self.mapping = path, mapping
-        self.run = RawRun(name=_name(path), source="verl console log", files=(str(path),), status="running")
+        self.run = RawRun(
+            name=log_name(path), source="verl console log", files=(str(path),), mapping=mapping, status="running"
+        )
         self.overrides: dict[str, Any] = {}
         self.plans: dict[int, _Plan] = {}
         self.bad_pairs = 0
@@ -122,7 +118,6 @@ class _Console:
             if other := _NEXT.search(body):
                 inner = _STEP.search(body, other.end())
                 if inner:  # two step lines on one line
-                    self._step_line(chunk, at, inner, end, torn) if False else None
                     start = end - len(body) + inner.start()
                     self._parse(int(match[1]), plain(body[: other.start()]), False, self._writer(chunk, at))
                     self._step_line(chunk, start, _STEP.match(chunk, start), end, torn)  # type: ignore[arg-type]
@@ -248,7 +243,7 @@ class _Plan:
             held = b""
             name = mapping.clean(key.decode("utf-8", "replace").strip())
             self.slashed |= "/" in name
-            self.trained |= name.startswith(_TRAINED)
+            self.trained |= mapping.trains(name)
             if mapping.wants(name) and name not in self.keys:
                 self.keys.append(name)
                 self.read.append(value)
@@ -357,7 +352,9 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_jsonl(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | None) -> RawRun:
-    run = RawRun(name=_name(path), source="verl file logger", files=(str(path),), status="running")
+    run = RawRun(
+        name=log_name(path), source="verl file logger", files=(str(path),), mapping=mapping, status="running"
+    )
     layouts: dict[tuple[str, ...], tuple[list[str], bool]] = {}
     line_number = 0
     for chunk, torn in chunks(path, progress):
@@ -380,11 +377,12 @@ def _read_jsonl(path: Path, mapping: TrainerMapping, progress: Callable[[int], A
             names = tuple(data)
             if names not in layouts:
                 kept = [n for n in names if mapping.wants(mapping.clean(n)) and number(data[n]) is not None]
-                layouts[names] = kept, any(mapping.clean(n).startswith(_TRAINED) for n in names)
+                layouts[names] = kept, any(mapping.trains(mapping.clean(n)) for n in names)
                 run.unused |= {n: 1 for n in names if n not in kept and number(data[n]) is not None}
             kept, trained = layouts[names]
             values = [number(data[n]) for n in kept]
-            run.rows.add(step, [mapping.clean(n) for n in kept], [float("nan") if v is None else v for v in values], trained=trained)
+            cleaned = [mapping.clean(n) for n in kept]
+            run.rows.add(step, cleaned, [math.nan if v is None else v for v in values], trained=trained)
     if not run.rows.count:
         raise ForeignLogError(f'{path}: no line of the form {{"step": N, "data": {{...}}}}, as verl\'s file logger writes')
     return run
