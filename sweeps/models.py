@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from scaling.shapes import ModelShape
 
-__all__ = ["HubModel", "Hyperparameters", "LoraSettings", "ModelConfig", "Pretraining", "ScratchModel", "load", "load_tokenizer", "shape_of"]
+__all__ = ["HubModel", "Hyperparameters", "LoraSettings", "ModelConfig", "Pretraining", "RevisionRule", "ScratchModel", "load", "load_tokenizer", "shape_of"]
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -82,6 +83,33 @@ class Pretraining(Strict):
     source: str = Field("", description="where the figures are published")
 
 
+class RevisionRule(Strict):
+    """How the name of an intermediate checkpoint tells the pretraining tokens it has seen."""
+
+    pattern: str = Field(description="regular expression matching the whole revision; its first group is a number")
+    tokens_per_unit: float = Field(gt=0, description="tokens for each unit of that number [token]")
+
+    @model_validator(mode="after")
+    def _check(self) -> RevisionRule:
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise ValueError(f"model.revision_rule.pattern must be a regular expression, got {self.pattern!r}: {error}") from error
+        if groups != 1:
+            raise ValueError(f"model.revision_rule.pattern must have one group, got {groups} in {self.pattern!r}")
+        return self
+
+    def tokens(self, revision: str) -> float | None:
+        """Tokens seen by ``revision``, or None where the rule does not match.
+
+        Example:
+            >>> RevisionRule(pattern=r"step(\\d+)", tokens_per_unit=2097152.0).tokens("step1000")
+            2097152000.0
+        """
+        match = re.fullmatch(self.pattern, revision)
+        return float(match.group(1)) * self.tokens_per_unit if match else None
+
+
 class LoraSettings(Strict):
     """Low-rank adapters through peft (extra `lora`); the base's weights stay frozen."""
 
@@ -102,7 +130,7 @@ class HubModel(Strict):
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     parameters: float | None = Field(None, gt=0, description="published parameters, for display [1]")
     pretraining: Pretraining = Pretraining()
-    revisions: dict[str, float] = Field({}, description="revision -> pretraining tokens seen by it [token]")
+    revision_rule: RevisionRule | None = Field(None, description="pretraining tokens of intermediate checkpoints, by their names")
     pretraining_comparable: bool = Field(True, description="false for distilled or pruned bases: kept out of fits against pretraining")
     pad_token: str | None = Field(None, description="token to pad with, where the tokenizer has none of its own")
     chat_template: str | None = Field(None, description="path of a Jinja chat template, where the tokenizer has none")
@@ -119,7 +147,7 @@ class HubModel(Strict):
         """Tokens seen by the chosen revision, or by the final model [token]; None if not known."""
         if self.revision is None or self.revision == "main":
             return self.pretraining.tokens
-        return self.revisions.get(self.revision)
+        return self.revision_rule.tokens(self.revision) if self.revision_rule else None
 
     def stage(self, shape: ModelShape | None = None) -> dict[str, Any]:
         """The pretraining stage for ``run.json``: cost and source; figures that are not known are None.
@@ -143,6 +171,7 @@ class HubModel(Strict):
             "flops": flops,
             "flops_source": how if flops else "not known",
             "gpu_hours": hours,
+            "gpu_hours_source": "not known" if hours is None else ("published" if share == 1.0 else "derived: published hours x tokens seen / all tokens"),
             "accelerator": self.pretraining.accelerator,
             "source": self.pretraining.source,
             "comparable": self.pretraining_comparable,
