@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from scaling.errors import ScalingError, UnknownName
+
+if TYPE_CHECKING:
+    from scaling.importers.imported import ImportedRun, Written
 
 _HELP = """Import runs of other trainers and trackers into run directories, after which fit, compare and report work as usual.
 
@@ -71,8 +74,8 @@ def import_(
         if explain:
             click.echo(str(run.explanation))
         if out is not None:
-            target = write(run, out, force=force)
-            click.echo(f"{target}: {_summary(target)}")
+            written = write(run, out, force=force)
+            click.echo(f"{written.path}: {_summary(run, written)}")
         for skipped in run.skipped:
             click.echo(f"  skipped {skipped}", err=True)
         if not explain:
@@ -95,21 +98,18 @@ def _shape(path: Path | None) -> Any:
         raise ScalingError(f"--model-config {path} must be a model's config.json: {error}") from error
 
 
-def _summary(target: Path) -> str:
-    from scaling.runs import load_runs
+def _summary(run: ImportedRun, written: Written) -> str:
+    from scaling.cost import ComputeCost
 
-    table = load_runs(target)
-    run = table.runs.iloc[0]
-    parts = [f"{len(table.steps)} steps", f"{len(table.evals)} evaluations"]
-    if run["gpu_hours_paid"] == run["gpu_hours_paid"]:
-        paid = f"{run['gpu_hours_paid']:.1f} GPU-hours paid"
-        evaluation = table.steps["evaluation_gpu_seconds"].sum() / 3600 if len(table.steps) else 0.0
-        overhead = table.steps["overhead_gpu_seconds"].sum() / 3600 if len(table.steps) else 0.0
-        rest = [f"{run['gpu_hours']:.1f} of steps"]
-        rest += [f"{evaluation:.1f} of evaluation"] if evaluation else []
-        rest += [f"{overhead:.1f} of checkpoints"] if overhead else []
-        rest += [f"{run['redone_gpu_hours']:.1f} redone after restarts"] if run["redone_gpu_hours"] else []
-        parts.append(f"{paid} ({', '.join(rest)}; {run['confidence']})")
-    if run["total_flops"] == run["total_flops"]:
-        parts.append(f"{run['total_flops']:.3g} FLOPs")
+    cost, unknown = ComputeCost(**written.cost), run.record.provenance["unknown_axes"]
+    parts = [f"{written.steps} steps", f"{written.evals} evaluations"]
+    if "gpu_hours" not in unknown:
+        rest = [f"{cost.gpu_hours:.1f} of steps"]
+        for seconds, what in ((cost.evaluation_gpu_seconds, "evaluation"), (cost.overhead_gpu_seconds, "checkpoints")):
+            rest += [f"{seconds / 3600:.1f} of {what}"] if seconds else []
+        parts.append(f"{cost.gpu_hours_paid:.1f} GPU-hours paid ({', '.join(rest)}; {run.record.confidence})")
+    if "total_flops" not in unknown:
+        parts.append(f"{cost.total_flops:.3g} FLOPs")
+    if len(run.record.segments) > 1:
+        parts.append(f"{len(run.record.segments)} segments")
     return ", ".join(parts)

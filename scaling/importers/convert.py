@@ -95,7 +95,7 @@ def _scores(have: Mapping[str, int], mapping: TrainerMapping) -> list[_Score]:
 def _score(key: str, rank: int, rule: EvalRule, parts: Mapping[str, str]) -> _Score:
     k = int(parts["k"]) if "k" in parts else rule.k
     value = rule.value.replace("{k}", str(k)) if k else rule.value
-    return _Score(key, parts.get("benchmark") or rule.benchmark, value, rule.scale, k, rank)
+    return _Score(key, parts.get("benchmark") or parts.get("task") or rule.benchmark, value, rule.scale, k, rank)
 
 
 def _shape(raw: RawRun) -> Any:

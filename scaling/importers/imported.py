@@ -17,7 +17,7 @@ from scaling.importers.rows import Rows
 from scaling.importers.values import safe_name
 from scaling.runs import RunTable, assemble, build_table
 
-__all__ = ["Explanation", "ImportedRun", "RawRun", "to_table", "write"]
+__all__ = ["Explanation", "ImportedRun", "RawRun", "Written", "to_table", "write"]
 
 
 @dataclass(kw_only=True)
@@ -97,12 +97,22 @@ class ImportedRun:
     skipped: list[records.Skipped] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A run directory that was written: where, how many lines, and the sum of their costs by `ComputeCost` field."""
+
+    path: Path
+    steps: int
+    evals: int
+    cost: Mapping[str, float]
+
+
 def to_table(runs: Iterable[ImportedRun]) -> RunTable:
     """The `RunTable` of imported runs, through the code that reads run directories."""
     return build_table(_assembled(run) for run in runs)
 
 
-def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Path:
+def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
     """Write a run as a schema-v1 run directory below ``out``; complete or not at all.
 
     Args:
@@ -120,12 +130,17 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Path:
             raise RecordError(f"{target} exists: the run was imported before; pass --force to import it anew")
         if not records.is_run(target) or "importer" not in records.read_run(target).provenance:
             raise RecordError(f"{target} was not written by an import and is left alone; choose another --out")
+    counts, cost = {"step": 0, "eval": 0}, dict[str, float]()
     fresh = out / f".{target.name}.{os.getpid()}.tmp"
     try:
         fresh.mkdir(parents=True)
         with (fresh / records.STEPS).open("w", encoding="utf-8") as steps, (fresh / records.EVALS).open("w") as evals:
             for kind, line in run.lines():
                 (steps if kind == "step" else evals).write(_dump(line))
+                counts[kind] += 1
+                if kind == "step":
+                    for name, value in line["cost"].items():
+                        cost[name] = cost.get(name, 0.0) + value
         records.write_run(fresh, run.record)
         if target.exists():
             old = out / f".{target.name}.{os.getpid()}.old"
@@ -138,7 +153,7 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Path:
         raise RecordError(f"cannot write {target}: {error.strerror}; free space or fix permissions, then rerun") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return target
+    return Written(path=target, steps=counts["step"], evals=counts["eval"], cost=cost)
 
 
 def _dump(line: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ class EvalRule:
 
     @property
     def regex(self) -> re.Pattern[str]:
-        """The pattern as an expression: a benchmark may contain slashes, other parts may not."""
+        """The pattern as an expression: ``{benchmark}`` may contain slashes, other parts (``{task}`` among them) may not."""
         parts = re.split(r"\{(\w+)\}", self.pattern)
         shapes = {"benchmark": r"(?P<benchmark>.+?)", "k": r"(?P<k>\d+)"}
         out = "".join(
@@ -156,6 +156,8 @@ class TrainerMapping:
 
     def evaluation(self, key: str) -> tuple[int, EvalRule, dict[str, str]] | None:
         """The first evaluation rule that fits a key: its rank, itself and the parts of the name."""
+        if key in self.step:
+            return None
         for rank, (rule, regex) in enumerate(self._rules):  # type: ignore[attr-defined]
             match = regex.match(key)
             if match:
@@ -335,7 +337,7 @@ def _evals(section: Any, where: str) -> tuple[EvalRule, ...]:
             raise UnknownName(f"{where}: an evaluation has key, value, benchmark, scale and k; got {', '.join(unknown)}")
         if not isinstance(item.get("key"), str):
             raise ConfigError(f"{where}: an evaluation needs the text 'key', got {dict(item)!r}")
-        if "{benchmark}" not in item["key"] and not item.get("benchmark"):
+        if not re.search(r"\{(benchmark|task)\}", item["key"]) and not item.get("benchmark"):
             raise ConfigError(f"{where}: evaluation {item['key']!r} needs {{benchmark}} in its key, or 'benchmark'")
         for key in item["key"].split(" | "):
             rules.append(
