@@ -79,9 +79,13 @@ class Curve:
         if x.shape != y.shape:
             raise ScalingError(f"compute and performance must have equal lengths, got {x.size} and {y.size}{where}")
         if not np.all(np.isfinite(x)):
-            raise ScalingError(f"compute must be finite, got {int((~np.isfinite(x)).sum())} NaN or infinite values{where}")
+            raise ScalingError(
+                f"compute must be finite, got {int((~np.isfinite(x)).sum())} NaN or infinite values{where}"
+            )
         if np.any(x < 0):
-            raise ScalingError(f"compute must be >= 0, got {x.min():g}{where}: is it cumulative, and from the run's start?")
+            raise ScalingError(
+                f"compute must be >= 0, got {x.min():g}{where}: is it cumulative, and from the run's start?"
+            )
         order = np.argsort(x, kind="stable")
         se = None if stderr is None else _vector(stderr, "stderr", where)
         if se is not None and se.shape != x.shape:

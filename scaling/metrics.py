@@ -32,7 +32,9 @@ def pass_at_k(successes: ArrayLike, n: int, k: int) -> NDArray[np.float64]:
     """
     c = np.asarray(successes, dtype=float)
     if not 1 <= k <= n:
-        raise ScalingError(f"pass@k needs 1 <= k <= samples per item, got k={k} with {n} samples: sample more or lower k")
+        raise ScalingError(
+            f"pass@k needs 1 <= k <= samples per item, got k={k} with {n} samples: sample more or lower k"
+        )
     if c.size and (np.nanmin(c) < 0 or np.nanmax(c) > n):
         raise ScalingError(f"success counts must lie in 0..{n}, got {np.nanmin(c):g}..{np.nanmax(c):g}")
     out = np.ones_like(c)

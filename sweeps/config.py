@@ -81,7 +81,9 @@ class GrpoConfig(Strict):
                 "below 1 it scales every gradient down"
             )
         if self.micro_batch and self.rollouts_per_step % self.micro_batch:
-            raise ValueError(f"micro_batch must divide the {self.rollouts_per_step} rollouts a step, got {self.micro_batch}")
+            raise ValueError(
+                f"micro_batch must divide the {self.rollouts_per_step} rollouts a step, got {self.micro_batch}"
+            )
         if self.training_prompts < self.prompts_per_step * self.steps_per_generation:
             raise ValueError(
                 f"training_prompts must be at least prompts_per_step x steps_per_generation = "
@@ -223,8 +225,14 @@ class RunConfig(Strict):
 
     @property
     def recipe_hash(self) -> str:
-        """Identity of the recipe: all that affects the weights less model, seeds and accelerator."""
-        return _digest({"task": self.task.model_dump(), "grpo": self._grpo_identity()})
+        """Identity of the recipe: all that affects the weights less model, seeds and accelerator.
+
+        A learning rate that is the model's own counts as "the size's own rate", so that a ladder is one recipe.
+        """
+        grpo = self._grpo_identity()
+        if grpo["learning_rate"] == self.model.hyperparameters.learning_rate:
+            grpo["learning_rate"] = "of the model"
+        return _digest({"task": self.task.model_dump(), "grpo": grpo})
 
     @property
     def run_id(self) -> str:
@@ -273,7 +281,11 @@ def conf_dir() -> Path:
 
 
 def _explain(error: Any) -> str:
-    parts = [str(p) for p in error["loc"] if not (isinstance(p, str) and p in ("scratch", "hub") and error["loc"][0] == "model")]
+    parts = [
+        str(p)
+        for p in error["loc"]
+        if not (isinstance(p, str) and p in ("scratch", "hub") and error["loc"][0] == "model")
+    ]
     key = ".".join(parts) or "config"
     got = error.get("input")
     if error["type"] == "extra_forbidden":
@@ -289,13 +301,20 @@ def _fields_at(loc: tuple[Any, ...]) -> list[str]:
     found: Any = RunConfig
     for part in loc[:-1]:
         classes = _classes(found)
-        tagged = [c for c in classes if part in {getattr(f, "default", None) for f in c.model_fields.values()}]
+        tagged = [c for c in classes if part in _tags(c)]
         if tagged:
             found = tagged[0]
             continue
-        named = [c for c in classes if part in c.model_fields]
-        found = named[0].model_fields[part].annotation if named else None
+        named = [c.model_fields[part].annotation for c in classes if part in c.model_fields]
+        found = named[0] if named else None
     return sorted({name for c in _classes(found) for name in c.model_fields})
+
+
+def _tags(settings: type[Strict]) -> set[Any]:
+    """Values that tell this class from its siblings in a union: the alternatives of its literal fields."""
+    fields = settings.model_fields
+    literals = [fields[name].annotation for name in ("kind", "name") if name in fields]
+    return {value for annotation in literals for value in getattr(annotation, "__args__", ())}
 
 
 def _classes(annotation: Any) -> list[type[Strict]]:

@@ -85,7 +85,9 @@ class Counter:
         prompts = np.array([len(ids) for ids in prompt_ids])
         completions = np.array([len(ids) for ids in out[0]])
         model = flops.generation_flops(self.shape, prompts, completions)
-        if getattr(self.trainer, "use_vllm", False) or getattr(self.trainer, "use_transformers_continuous_batching", False):
+        if getattr(self.trainer, "use_vllm", False) or getattr(
+            self.trainer, "use_transformers_continuous_batching", False
+        ):
             hardware = model  # no padded rectangle is run
         else:
             hardware = flops.generation_hardware_flops(
@@ -101,7 +103,16 @@ class Counter:
         self.metrics.setdefault("completion_length", []).append(float(completions.mean()))
         return out
 
-    def _scoring(self, original: Callable[..., Any], model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any) -> Any:
+    def _scoring(
+        self,
+        original: Callable[..., Any],
+        model: Any,
+        input_ids: Any,
+        attention_mask: Any,
+        logits_to_keep: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         if torch.is_grad_enabled():  # the forward of training, counted in `_loss`
             return original(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
         start = self.now()
@@ -152,7 +163,9 @@ class Counter:
         self.add(training_gpu_seconds=self.now() - start - (self._inside_prepare - before))
         return out
 
-    def _rewards(self, original: Callable[..., Any], inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
+    def _rewards(
+        self, original: Callable[..., Any], inputs: Any, prompts: Any, completions: Any, completion_ids: Any
+    ) -> Any:
         per_function = original(inputs, prompts, completions, completion_ids)
         if not self.trainer.model.training:
             return per_function
@@ -163,7 +176,11 @@ class Counter:
         rewards[torch.isnan(per_function).all(dim=1)] = torch.nan
         groups = rewards.view(-1, self.trainer.num_generations).float().cpu().numpy()
         with np.errstate(all="ignore"):
-            spread = np.nanmax(groups, axis=1) - np.nanmin(groups, axis=1) if np.isfinite(groups).any() else np.array([np.nan])
+            spread = (
+                np.nanmax(groups, axis=1) - np.nanmin(groups, axis=1)
+                if np.isfinite(groups).any()
+                else np.array([np.nan])
+            )
             for name, value in {
                 "reward": np.nanmean(groups),
                 "reward_std": np.nanstd(groups),

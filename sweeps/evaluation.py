@@ -50,13 +50,14 @@ class Sampled:
 @contextlib.contextmanager
 def random_state_untouched() -> Iterator[None]:
     """Restore the random states of Python, numpy and torch (all devices) on exit."""
-    python, numpy_state, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    # the legacy global generator too: libraries below may draw from it
+    python, numpy_state, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)

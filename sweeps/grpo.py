@@ -73,7 +73,9 @@ class RunTrainer(GRPOTrainer):
         """No model card: records describe the run."""
 
 
-def trl_arguments(config: RunConfig, *, output_dir: Path, max_completion_length: int, world_size: int = 1) -> GRPOConfig:
+def trl_arguments(
+    config: RunConfig, *, output_dir: Path, max_completion_length: int, world_size: int = 1
+) -> GRPOConfig:
     """`GRPOConfig` of a run, with what TRL gets wrong on CPU corrected.
 
     Raises:
@@ -88,6 +90,7 @@ def trl_arguments(config: RunConfig, *, output_dir: Path, max_completion_length:
         )
     accumulation = grpo.rollouts_per_step // (micro * world_size)
     bf16 = grpo.dtype == "bfloat16" or (grpo.dtype == "auto" and cuda and torch.cuda.is_bf16_supported())
+    vllm: dict[str, Any] = {"vllm_mode": grpo.vllm} if grpo.vllm != "off" else {}
     every = _boundary(config.checkpoint.every, grpo)
     return GRPOConfig(
         output_dir=str(output_dir),
@@ -124,7 +127,7 @@ def trl_arguments(config: RunConfig, *, output_dir: Path, max_completion_length:
         gradient_checkpointing=grpo.gradient_checkpointing,
         use_transformers_continuous_batching=grpo.generation == "continuous_batching",
         use_vllm=grpo.vllm != "off",
-        **({"vllm_mode": grpo.vllm} if grpo.vllm != "off" else {}),
+        **vllm,
         logging_steps=1,
         save_strategy="steps",
         save_steps=every,

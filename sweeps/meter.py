@@ -191,7 +191,13 @@ class Meter(TrainerCallback):
             "unique_prompts": len(self.counter.prompts_seen),
             "updates_per_rollout": self.updates_per_rollout,
         }
-        self._line = {"segment": self.segment, "step": step, "time": round(time.time(), 3), "cost": cost.to_dict(), "metrics": metrics}
+        self._line = {
+            "segment": self.segment,
+            "step": step,
+            "time": round(time.time(), 3),
+            "cost": cost.to_dict(),
+            "metrics": metrics,
+        }
         passed = [m for m in self.milestones if m.reached(step, self.cost)]
         self.milestone = bool(passed)
         self.milestones = [m for m in self.milestones if m not in passed]
@@ -208,14 +214,16 @@ class Meter(TrainerCallback):
         elif reason is not None or self.milestone or near:
             control.should_save = True
         if self.run is not None and self._main:
-            total = self.limits.steps or (math.ceil(step / share) if (share := self.limits.share(step, self.cost)) else None)
+            total = self.limits.steps or (
+                math.ceil(step / share) if (share := self.limits.share(step, self.cost)) else None
+            )
             self.run.progress("rl", step, total, reward=metrics.get("reward"), gpu_hours=self.cost.gpu_hours)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Complete the step's line with what the trainer logged, write it, mirror it."""
         if self._line is None or logs is None:
             return
-        ours = {TRL_NAMES[k]: v for k, v in logs.items() if k in TRL_NAMES and isinstance(v, (int, float))}
+        ours: dict[str, Any] = {TRL_NAMES[k]: v for k, v in logs.items() if k in TRL_NAMES and isinstance(v, (int, float))}
         if "kl" in ours:
             ours["kl_estimator"] = "k3"  # TRL: exp(ref - logp) - (ref - logp) - 1, against the base model
         self._line["metrics"] = {**ours, **self._line["metrics"]}
@@ -234,7 +242,10 @@ class Meter(TrainerCallback):
         if folder.is_dir() and self.counter is not None:
             self.steps.sync()
             np.save(folder / "prompts_seen.npy", np.fromiter(self.counter.prompts_seen, dtype=np.int64))
-            write_json(folder / LEDGER, {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone, **self.ledger})
+            write_json(
+                folder / LEDGER,
+                {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone, **self.ledger},
+            )
             self._rotate(folder.parent)
         if self._saving:
             seconds = time.perf_counter() - self._saving
@@ -270,7 +281,9 @@ class Meter(TrainerCallback):
         self._add_extra("overhead_gpu_seconds", max(0.0, now - self._mark - self._aside) * self.devices)
         self._mark, self._aside = now, 0.0
         if self._main:
-            self.steps.write({"segment": self.segment, "step": step, "time": round(time.time(), 3), "cost": self._extra})
+            self.steps.write(
+                {"segment": self.segment, "step": step, "time": round(time.time(), 3), "cost": self._extra}
+            )
         self._extra = {}
 
     def _flush(self) -> dict[str, Any] | None:

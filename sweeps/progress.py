@@ -27,7 +27,9 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar where a person watches."""
         if sys.stderr.isatty():
-            self.bar = tqdm(total=self.total, initial=state.global_step, desc=self.name, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(
+                total=self.total, initial=state.global_step, desc=self.name, unit="step", dynamic_ncols=True
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Advance."""

@@ -38,12 +38,16 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RecordError(f"cannot create run directory {path}: {error.strerror}; choose another runs_dir") from error
+            raise RecordError(
+                f"cannot create run directory {path}: {error.strerror}; choose another runs_dir"
+            ) from error
         self._lock = FileLock(path / records.LOCK)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise RecordError(f"run directory {path} is in use by {self._holder()}; wait for it, or stop it first") from error
+            raise RecordError(
+                f"run directory {path} is in use by {self._holder()}; wait for it, or stop it first"
+            ) from error
         write_json(path / f"{records.LOCK}.holder", {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()})
         self.record: RunRecord | None = None
 
@@ -70,7 +74,8 @@ class RunDirectory:
         earlier: tuple[Any, ...] = ()
         if records.is_run(self.path):
             earlier = tuple(
-                s if s.get("end") else {**s, "end": None, "cause": "interrupted"} for s in records.read_run(self.path).segments
+                s if s.get("end") else {**s, "end": None, "cause": "interrupted"}
+                for s in records.read_run(self.path).segments
             )
         segment = {
             "start": _now(),
@@ -101,7 +106,10 @@ class RunDirectory:
     def progress(self, stage: str, step: int, total: int | None, **facts: Any) -> None:
         """Say how far the run is, for the launcher's display; never fails a run."""
         try:
-            write_json(self.path / "progress.json", {"stage": stage, "step": step, "total": total, "time": time.time(), **facts})
+            write_json(
+                self.path / "progress.json",
+                {"stage": stage, "step": step, "total": total, "time": time.time(), **facts},
+            )
         except RecordError:
             pass
 
@@ -143,7 +151,9 @@ def write_json(path: Path, body: dict[str, Any]) -> None:
         os.replace(tmp, path)
     except OSError as error:
         tmp.unlink(missing_ok=True)
-        raise RecordError(f"cannot write {path}: {error.strerror}; free space or fix permissions, then rerun") from error
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}; free space or fix permissions, then rerun"
+        ) from error
 
 
 def git_commit(folder: Path) -> str | None:
@@ -154,7 +164,9 @@ def git_commit(folder: Path) -> str | None:
         return commit
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
@@ -162,7 +174,19 @@ def git_commit(folder: Path) -> str | None:
 
 def _versions() -> dict[str, str]:
     out = {}
-    for name in ("rl-scaling", "torch", "transformers", "trl", "accelerate", "datasets", "wandb", "hydra-core", "numpy", "vllm", "peft"):
+    for name in (
+        "rl-scaling",
+        "torch",
+        "transformers",
+        "trl",
+        "accelerate",
+        "datasets",
+        "wandb",
+        "hydra-core",
+        "numpy",
+        "vllm",
+        "peft",
+    ):
         try:
             out[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -68,7 +68,9 @@ def train(config: RunConfig) -> Path:
             stage, where = base.stage(), base.path
         else:
             stage, where = config.model.stage(shape_of(config.model, task)), None
-        started = time.perf_counter() if isinstance(config.model, ScratchModel) else start  # pretraining has its own account
+        started = (
+            time.perf_counter() if isinstance(config.model, ScratchModel) else start
+        )  # pretraining has its own account
 
         # 2. where the run stands: a complete checkpoint, or nothing
         accelerator = accelerator_name() if config.cluster.accelerator == "auto" else config.cluster.accelerator
@@ -78,7 +80,9 @@ def train(config: RunConfig) -> Path:
         before = ledger_cost(found[1]) if found else ComputeCost()
         step = found[1]["step"] if found else 0
         if found and already_reached(directory.path, limits, step, before):
-            print(f"{config.run_dir}: already at its budget ({limits.reached(step, before)}); nothing to do", flush=True)
+            print(
+                f"{config.run_dir}: already at its budget ({limits.reached(step, before)}); nothing to do", flush=True
+            )
             return directory.path
 
         # 3. model, trainer

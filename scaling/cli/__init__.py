@@ -78,7 +78,7 @@ def _summary_of(name: str) -> str:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="rl-scaling")
 def cli() -> None:
-    """How far will reinforcement learning take this model, what will it cost, and is that better than more pretraining?
+    r"""How far will reinforcement learning take this model, what will it cost, and is that better than more pretraining?
 
     \b
     rl-scaling fit curve.csv --compute gpu_hours --score accuracy    the first thing to try

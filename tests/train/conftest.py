@@ -7,4 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tests_train_shared import bases, small  # noqa: E402, F401
+from tests_train_shared import bases, small  # noqa: F401

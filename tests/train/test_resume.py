@@ -22,11 +22,15 @@ def run_once(config, tmp_path: Path, *, kill: str | None = None, timeout: float 
     """Train in a process of its own; ``kill`` is Python that decides when the process kills itself with SIGKILL."""
     path = tmp_path / f"config-{time.monotonic_ns()}.json"
     path.write_text(config.model_dump_json())
-    program = "import sys\nfrom pathlib import Path\nfrom sweeps.config import RunConfig\nimport sweeps.meter, sweeps.train\n"
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom sweeps.config import RunConfig\nimport sweeps.meter, sweeps.train\n"
+    )
     program += "import os, signal\ndie = lambda: os.kill(os.getpid(), signal.SIGKILL)\n" + (kill or "")
     program += "\nsweeps.train.train(RunConfig.model_validate_json(Path(sys.argv[1]).read_text()))\n"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", program, str(path)], env=env, timeout=timeout, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], env=env, timeout=timeout, capture_output=True, text=True
+    )
     if kill is None:
         assert done.returncode == 0, done.stderr[-3000:]
     return done.returncode
@@ -75,8 +79,9 @@ def weights(run_dir: Path, step: int) -> str:
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory, bases):
     """Final weights of the small run without a break, by the overrides that shape them."""
-    from sweeps.config import resolve
     from tests_train_shared import SMALL, composed
+
+    from sweeps.config import resolve
 
     known: dict[tuple[str, ...], tuple[str, dict]] = {}
 
@@ -98,7 +103,9 @@ def unbroken(tmp_path_factory, bases):
         pytest.param(KILL_AT_STEP.format(step=3), (), id="between checkpoints"),
         pytest.param(KILL_IN_CHECKPOINT.format(step=4), (), id="while a checkpoint is written"),
         pytest.param(KILL_AT_STEP.format(step=5), ("grpo.training_prompts=16",), id="in a later epoch"),
-        pytest.param(KILL_AT_STEP.format(step=5), ("grpo.training_prompts=32",), id="after a checkpoint on an epoch's end"),
+        pytest.param(
+            KILL_AT_STEP.format(step=5), ("grpo.training_prompts=32",), id="after a checkpoint on an epoch's end"
+        ),
         pytest.param(KILL_AT_STEP.format(step=3), ("grpo.updates_per_rollout=2",), id="two updates a rollout"),
     ],
 )

@@ -31,11 +31,11 @@ def composed(overrides: list[str]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def small(tmp_path: Path, bases: Path):  # noqa: ANN201
+def small(tmp_path: Path, bases: Path):
     """A function from overrides to a resolved small run in a fresh folder; bases are shared by all tests."""
     from sweeps.config import resolve
 
-    def make(*overrides: str):  # noqa: ANN202
+    def make(*overrides: str):
         return resolve(composed([*SMALL, f"runs_dir={tmp_path}/runs", f"bases_dir={bases}", *overrides]))
 
     return make
