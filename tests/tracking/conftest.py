@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 
-
-def load_server_module():
-    """tests/wandb_server.py, wherever pytest was started."""
-    path = Path(__file__).resolve().parent.parent / "wandb_server.py"
-    spec = importlib.util.spec_from_file_location("wandb_server", path)
-    assert spec and spec.loader
-    module = sys.modules.setdefault("wandb_server", importlib.util.module_from_spec(spec))
-    if not hasattr(module, "WandbServer"):
-        spec.loader.exec_module(module)
-    return module
+HERE = Path(__file__).resolve().parent
 
 
-load_server_module()
+def load(name: str, path: Path):
+    """A module of the tests, importable by its name wherever pytest was started."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec and spec.loader
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+load("wandb_server", HERE.parent / "wandb_server.py")
+load("tracking_runs", HERE / "tracking_runs.py")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,7 @@ def no_account(monkeypatch, tmp_path):
 def server(monkeypatch, tmp_path):
     """A running stand-in; this process's wandb is pointed at it and torn down afterwards."""
     wandb = pytest.importorskip("wandb")
-    with load_server_module().WandbServer() as running:
+    with sys.modules["wandb_server"].WandbServer() as running:
         for name, value in running.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
         yield running
