@@ -174,6 +174,10 @@ class ChainTask:
         """1.0 where the completion has one ``=`` and the answer after it, and nothing else after that."""
         return [1.0 if extract(completion) == answer else 0.0 for completion, answer in zip(completions, answers, strict=True)]
 
+    def extract_answer(self, completion: str) -> str | None:
+        """The answer that a completion gives, right or wrong; None where it gives none. Majority votes count these."""
+        return extract(completion)
+
     def well_formed(self, completions: Sequence[str]) -> list[float]:
         """1.0 where the completion has the form of a trace with an answer, right or wrong."""
         numbers = set(self.tokens[self._first_number :])
