@@ -1,0 +1,253 @@
+"""Back-test: fit on the first part of a curve, score on the rest.
+
+What is scored is the curve on its own benchmark items. Every row of the result is one curve, one fraction, one method, so that
+any other summary than ours can be taken from `Backtest.table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.curve import Curve
+from scaling.errors import ScalingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BASELINES", "FORMS", "Backtest", "Forecaster", "backtest", "last_value", "law_forecaster"]
+
+Array = NDArray[np.float64]
+# (seeds of one curve up to the cut, compute to forecast, level) -> (median, low, high), each shaped like the compute
+Forecaster = Callable[[list[Curve], Array, float], tuple[Array, Array, Array]]
+
+FORMS = ("ensemble", "sigmoid", "power", "log_linear", "linear_log")
+BASELINES = ("last_value", "log_linear")
+FINAL_EVALS = 5  # the final value is the mean of the last five evaluations
+_COLUMNS = (
+    "curve", "method", "fraction", "status", "cut", "n_fit", "n_rest", "rmse", "bias", "final", "forecast", "low", "high",
+    "width", "covered", "skill_last_value", "skill_log_linear",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """Scores of forecasts against what happened.
+
+    Attributes:
+        table: one row a curve, fraction and method: ``cut`` [unit of the axis], ``n_fit``, ``n_rest``, ``rmse`` and ``bias``
+            (forecast less observed, mean) over the evaluations after the cut, the ``final`` value (mean of the last five
+            evaluations), its ``forecast``, the band ``low`` to ``high`` and its ``width``, whether the band ``covered`` the
+            final value, and ``skill_<baseline>`` = 1 - RMSE / RMSE of the baseline. ``status`` is ``ok`` or why there is none.
+        level: nominal coverage of the band.
+    """
+
+    table: pd.DataFrame
+    level: float
+
+    def __repr__(self) -> str:
+        t = self.table
+        return f"Backtest({t['curve'].nunique()} curves x {t['method'].nunique()} methods at {sorted(t['fraction'].unique())})"
+
+    def scores(self) -> pd.DataFrame:
+        """One row a fraction and method: means over curves, counts of covered finals and of positive skill."""
+        import pandas as pd
+
+        rows = []
+        for (fraction, method), part in self.table.groupby(["fraction", "method"], sort=False):
+            good = part[part["status"] == "ok"]
+            row = {
+                "fraction": fraction, "method": method, "curves": len(good), "refused": len(part) - len(good),
+                "rmse": good["rmse"].mean(), "rmse_worst": good["rmse"].max(), "bias": good["bias"].mean(),
+                "covered": int(good["covered"].sum()), "width": good["width"].mean(),
+                "skill_last_value": good["skill_last_value"].mean(),
+                "better_than_last_value": int((good["skill_last_value"] > 0).sum()),
+                "better_than_log_linear": int((good["skill_log_linear"] > 0).sum()),
+            }  # fmt: skip
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def best_form(self, fraction: float) -> tuple[str, float]:
+        """The single law with the lowest mean RMSE in hindsight at ``fraction``, and that RMSE."""
+        part = self.scores()
+        part = part[(part["fraction"] == fraction) & part["method"].isin(FORMS[1:])].dropna(subset=["rmse"])
+        if part.empty:
+            raise ScalingError(f"no single law was scored at fraction {fraction}; fractions are {self._fractions()}")
+        best = part.loc[part["rmse"].idxmin()]
+        return str(best["method"]), float(best["rmse"])
+
+    def _fractions(self) -> list[float]:
+        return sorted(float(x) for x in self.table["fraction"].unique())
+
+    def summary(self) -> str:
+        """The scores as a text table, and how the ensemble stands to the best single law in hindsight."""
+        lines = []
+        scores = self.scores()
+        for fraction, part in scores.groupby("fraction", sort=True):
+            lines.append(f"fitted on the first {fraction:.0%} of compute, scored on the rest ({self.level:.0%} bands)")
+            lines.append(
+                f"  {'method':<14}{'RMSE':>8}{'worst':>8}{'bias':>9}{'covers final':>14}{'width':>8}"
+                f"{'skill':>8}{'beats last value':>18}{'beats log-linear':>18}"
+            )
+            for row in part.to_dict("records"):
+                n = row["curves"]
+                refused = f"   {row['refused']} refused" if row["refused"] else ""
+                lines.append(
+                    f"  {row['method']:<14}{row['rmse']:>8.4f}{row['rmse_worst']:>8.4f}{row['bias']:>+9.4f}"
+                    f"{row['covered']:>9} of {n:<2}{row['width']:>8.3f}{row['skill_last_value']:>8.2f}"
+                    f"{row['better_than_last_value']:>13} of {n:<2}{row['better_than_log_linear']:>13} of {n:<2}{refused}"
+                )
+            ours = part.loc[part["method"] == "ensemble", "rmse"]
+            if len(ours) and part["method"].isin(FORMS[1:]).any():
+                name, best = self.best_form(float(fraction))  # type: ignore[arg-type]
+                lines.append(
+                    f"  the ensemble's mean RMSE is {float(ours.iloc[0]) / best:.2f} x the best single law's ({name})"
+                )
+        return "\n".join(lines)
+
+
+def backtest(
+    curves: Iterable[Curve | Sequence[Curve]] | Mapping[str, Curve | Sequence[Curve]],
+    fractions: Sequence[float] = (0.25, 0.5),
+    *,
+    laws: Sequence[str] = FORMS,
+    methods: Mapping[str, Forecaster] | None = None,
+    level: float = 0.9,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Backtest:
+    """Fit on the first ``fractions`` of each curve's compute and score the forecast on the rest.
+
+    Args:
+        curves: curves, each forecast by itself; a list among them holds the seeds of one curve, fitted together. A mapping
+            names them.
+        fractions: shares of the largest compute at which to cut, each in (0, 1).
+        laws: laws to score, by the names of `scaling.fit`; the baselines ``last_value`` (the mean of the last five
+            evaluations before the cut stays) and ``log_linear`` are always among the methods.
+        methods: further methods by name, each a function ``(prefix curves, compute, level) -> (median, low, high)``.
+        level: of the band.
+        draws: of each fit.
+        seed: of the draws.
+
+    Raises:
+        ScalingError: no curves, or a fraction outside (0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> from scaling import Sigmoid
+        >>> law, rng = Sigmoid(asymptote=0.6, efficiency_exponent=1.2, c_mid=60.0, r_0=0.2), np.random.default_rng(0)
+        >>> c = np.linspace(5, 1000, 60)
+        >>> curve = Curve(compute=c, performance=law(c) + rng.normal(0, 0.005, 60))
+        >>> result = backtest([curve], fractions=[0.25], laws=["ensemble"], draws=200)
+        >>> sorted(result.table["method"])
+        ['ensemble', 'last_value', 'log_linear']
+    """
+    import pandas as pd
+
+    named = _named(curves)
+    if not named:
+        raise ScalingError("backtest needs at least one curve")
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise ScalingError(f"fractions must lie between 0 and 1, got {fraction}")
+    if not 0 < level < 1:
+        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    forecasters: dict[str, Forecaster] = {"last_value": last_value}
+    forecasters |= {name: law_forecaster(name, draws=draws, seed=seed) for name in ("log_linear", *laws)}
+    forecasters |= dict(methods or {})
+    rows = []
+    for name, seeds in named.items():
+        for fraction in fractions:
+            scored = {method: _score(f, seeds, fraction, level) for method, f in forecasters.items()}
+            for method, row in scored.items():
+                for baseline in BASELINES:
+                    reference = scored[baseline]["rmse"]
+                    row[f"skill_{baseline}"] = 1 - row["rmse"] / reference if reference else np.nan
+                rows.append({"curve": name, "method": method, "fraction": float(fraction), **row})
+    return Backtest(pd.DataFrame(rows, columns=list(_COLUMNS)), level)
+
+
+def law_forecaster(law: str, *, draws: int = 1000, seed: int = 0) -> Forecaster:
+    """`scaling.fit` with one law (or the ensemble) as a method to score."""
+
+    def forecast(prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
+        from scaling.fitting import fit
+
+        fitted = fit(prefix, law=law, draws=draws, seed=seed)
+        band = fitted.forecast(compute, level=level)
+        if not np.all(np.isfinite(band.median)):
+            raise ScalingError(getattr(fitted, "message", "") or str(fitted.status))
+        return band.median, band.low, band.high
+
+    return forecast
+
+
+def last_value(prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
+    """The baseline "the last value stays": mean of the last five evaluations, band from their own spread."""
+    from scipy.stats import t
+
+    last = [c.finite().performance[-FINAL_EVALS:] for c in prefix]
+    last = [values for values in last if values.size]
+    if not last:
+        raise ScalingError("no evaluations before the cut")
+    middle = float(np.mean([values.mean() for values in last]))
+    every = np.concatenate([values - values.mean() for values in last])
+    freedom = max(every.size - len(last), 1)
+    half = float(t.ppf(0.5 + level / 2, freedom) * np.sqrt((every**2).sum() / freedom))
+    flat = np.full(compute.shape, middle)
+    return flat, flat - half, flat + half
+
+
+def _score(forecaster: Forecaster, seeds: list[Curve], fraction: float, level: float) -> dict[str, Any]:
+    cut = fraction * max(c.compute[-1] for c in seeds if len(c))
+    prefix = [c.before(cut) for c in seeds]
+    rest = [c._take(c.compute > cut).finite() for c in seeds]
+    final_at = [c.finite().compute[-FINAL_EVALS:] for c in seeds]
+    final = float(np.mean([c.finite().performance[-FINAL_EVALS:].mean() for c in seeds if len(c.finite())]))
+    row: dict[str, Any] = {
+        "status": "ok", "cut": cut, "n_fit": sum(map(len, prefix)), "n_rest": sum(map(len, rest)), "final": final,
+        **dict.fromkeys(("rmse", "bias", "forecast", "low", "high", "width", "covered"), np.nan),
+    }  # fmt: skip
+    ends = np.concatenate(final_at)
+    ends = ends[ends > cut]
+    if not ends.size:
+        return {**row, "status": "no evaluations after the cut"}
+    where = np.concatenate([c.compute for c in rest])
+    observed = np.concatenate([c.performance for c in rest])
+    try:
+        median, _, _ = forecaster(prefix, where, level)
+        at_end = forecaster(prefix, ends, level)
+    except ScalingError as error:
+        return {**row, "status": str(error)}
+    error = median - observed
+    forecast, low, high = (float(np.mean(x)) for x in at_end)
+    return {
+        **row, "rmse": float(np.sqrt(np.mean(error**2))), "bias": float(error.mean()), "forecast": forecast, "low": low,
+        "high": high, "width": high - low, "covered": bool(low <= final <= high),
+    }  # fmt: skip
+
+
+def _named(
+    curves: Iterable[Curve | Sequence[Curve]] | Mapping[str, Curve | Sequence[Curve]],
+) -> dict[str, list[Curve]]:
+    if isinstance(curves, Curve):
+        curves = [curves]
+    if isinstance(curves, Mapping):
+        pairs = [(str(name), item) for name, item in curves.items()]
+    else:
+        pairs = [("", item) for item in curves]
+    out: dict[str, list[Curve]] = {}
+    for i, (name, item) in enumerate(pairs):
+        seeds = [item] if isinstance(item, Curve) else list(item)
+        seeds = [c for c in seeds if len(c.finite())]
+        if not seeds:
+            raise ScalingError(f"curve {name or i} has no finite evaluations")
+        name = name or seeds[0].run_id or f"curve {i}"
+        while name in out:
+            name = f"{name} ({i})"
+        out[name] = seeds
+    return out
