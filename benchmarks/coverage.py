@@ -54,7 +54,7 @@ def truth(cell: Cell):
         return Power(asymptote=ASYMPTOTE, efficiency_exponent=cell.b, scale=(ASYMPTOTE - R_0) * C_MID**cell.b)
     # error falls by a power; R = 0.25 at a tenth of C_mid; b / 10 is the exponent
     k = cell.b / 10
-    return LogLinear(intercept=float(np.log(1 - R_0) + k * np.log(C_MID / 10)), exponent=k)
+    return LogLinear(log_error=float(np.log(1 - R_0) + k * np.log(C_MID / 10)), exponent=k)
 
 
 def compute_of(cell: Cell) -> np.ndarray:

@@ -1,3 +1,4 @@
+# ruff: noqa: D102  (the methods of a law are documented once, in `Law`)
 """Functional forms of performance against compute: frozen dataclasses that evaluate and invert themselves.
 
 Every law is *separable*: given its non-linear parameters it is linear in the rest, which is what the solver
@@ -95,7 +96,7 @@ class Law:
 
     @classmethod
     def tangent(cls, x: Array, u: Array) -> Array:
-        """d law / d u at amplitude 1, shape ``(g, q, n)``; multiply by `amplitude`."""
+        """D law / d u at amplitude 1, shape ``(g, q, n)``; multiply by `amplitude`."""
         return np.zeros((len(u), 0, x.size))
 
     @classmethod

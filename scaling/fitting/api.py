@@ -11,14 +11,14 @@ from scaling.errors import ScalingError
 from scaling.fitting.data import MIN_EVALS, Prepared, prepare
 from scaling.fitting.draws import draw_table
 from scaling.fitting.ensemble import evidence_weights
-from scaling.fitting.identify import Verdict, judge
+from scaling.fitting.identify import Verdict
 from scaling.fitting.marginal import Prior, Series
 from scaling.fitting.posterior import Marginal, integrate
 from scaling.fitting.result import Fit
 from scaling.fitting.seeds import pool_seeds
 from scaling.fitting.solver import Solution, solve
 from scaling.fitting.status import Status
-from scaling.laws import LAWS, Constant, Law, law_named
+from scaling.laws import LAWS, Law, law_named
 
 __all__ = ["ENSEMBLE", "fit"]
 
@@ -79,14 +79,15 @@ def fit(
     if not data.unit:
         names = tuple(k for k in names if k != "log_linear") or names
     short = min(s.y.size for s in data.positive if form != "sigmoid") if form != "sigmoid" else min(s.y.size for s in data.series)
-    common = {"form": form, "seed": seed, "n_items": n_items}
+    limits = _bounds(data, bounds)
+    options = {"law": form, "r_0": r_0, "r_0_stderr": r_0_stderr, "loss": loss, "delta": delta, "bounds": bounds, "limits": limits}
+    common = {"form": form, "seed": seed, "n_items": n_items, "fit_after": fit_after, "options": options}
     if short < MIN_EVALS:
         message = f"{short} evaluations to fit, at least {MIN_EVALS} are needed"
         return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
     if all(np.ptp(s.y) == 0 for s in data.series):
         message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
         return Fit.refused(data, Verdict(Status.CONSTANT, message), **common)
-    limits = _bounds(data, bounds)
     if loss == "huber":
         data = data.reweighted([_robust(s, delta, limits) for s in data.series])
     members = {k: _integrate(LAWS[k], data, limits, r_0, r_0_stderr, prior) for k in names}
@@ -94,10 +95,8 @@ def fit(
     table, new_seed = _draw(members, weights, draws, seed, limits, as_sigmoid=form == "sigmoid")
     best = max((k for k in names if LAWS[k].saturating or len(names) == 1), key=lambda k: weights[k]) if ensemble else form
     point, certificate = _point(LAWS[best], data, limits, r_0)
-    verdict = judge(table, weights)
     return Fit(
-        law=point, draws=table, curves=data.curves, window=data.window, status=verdict.status, message=verdict.message,
-        weights=weights, axis=data.curves[0].axis, metric=data.curves[0].metric, skipped=data.skipped, notes=data.notes,
+        law=point, draws=table, curves=data.curves, window=data.window, weights=weights, axis=data.curves[0].axis, metric=data.curves[0].metric, skipped=data.skipped, notes=data.notes,
         certificate=certificate, new_seed=new_seed, **common,
     )  # fmt: skip
 
@@ -194,5 +193,3 @@ def _point(law: type[Law], data: Prepared, bounds: dict, r_0: float | None) -> t
     parameters = law.rescale(law.decode(got.u, got.coefficients), series[0].x_ref)
     return law(**{k: float(v[0]) for k, v in parameters.items()}), got
 
-
-_ = Constant

@@ -219,7 +219,7 @@ def complete(problem: Problem, first: Array, second: Array | None) -> Array:
 
 
 def log_sum_exp(a: Array, axis: int = -1) -> Array:
-    """log sum exp along an axis."""
+    """Log sum exp along an axis."""
     top = np.max(a, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
@@ -240,7 +240,7 @@ def _inverse(rows: Array) -> tuple[Array, Array]:
 
 
 def _log_det(gram: Array, k: int) -> Array:
-    """log det of the leading k x k block, by elimination with a floor on the pivots."""
+    """Log det of the leading k x k block, by elimination with a floor on the pivots."""
     a = gram[:, :k, :k].copy()
     own = np.einsum("gii->gi", a).copy()
     out = np.zeros(len(a))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
-from scaling.fitting.data import Prepared
+from scaling.fitting.data import Prepared, prepare
 from scaling.fitting.draws import at_compute, quantile, reach
-from scaling.fitting.identify import Verdict
+from scaling.fitting.identify import Verdict, judge
 from scaling.fitting.items import item_error
 from scaling.fitting.solver import Solution
 from scaling.fitting.status import Status
@@ -35,8 +36,6 @@ class Fit:
         draws: structured array, one row a draw: ``law``, the parameters (NaN where the law has none), ``rho``, ``sigma``.
         curves: what was fitted.
         window: (low, high) compute that was fitted.
-        status: the verdict, a `Status`.
-        message: why.
         form: ``"ensemble"`` or the name of the law asked for.
         weights: law -> weight in the mixture.
         axis: the compute axis.
@@ -47,14 +46,14 @@ class Fit:
         certificate: of the optimum: gradient norm, bounds hit, number of basins; None for a refused fit.
         new_seed: draws of the law of one further seed, where several were fitted.
         n_items: items of the benchmark where given.
+        fit_after: compute before which evaluations were left out, or None.
+        options: what `scaling.fit` was called with, for refits.
     """
 
     law: Law
     draws: NDArray[Any]
     curves: tuple[Curve, ...]
     window: tuple[float, float]
-    status: Status
-    message: str
     form: str
     weights: dict[str, float]
     axis: str
@@ -65,14 +64,36 @@ class Fit:
     certificate: Solution | None = None
     new_seed: NDArray[Any] | None = None
     n_items: int | None = None
+    fit_after: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    given_verdict: Verdict | None = None
 
     @classmethod
-    def refused(cls, data: Prepared, verdict: Verdict, *, form: str, seed: int, n_items: int | None) -> Fit:
+    def refused(cls, data: Prepared, verdict: Verdict, **known: Any) -> Fit:
         """A fit that could not be made, with the reason as its status."""
         first = data.curves[0]
         empty = np.zeros(0, dtype=[("law", "U12"), ("rho", float), ("sigma", float)])
-        return cls(Constant(float("nan")), empty, data.curves, data.window, verdict.status, verdict.message, form, {}, first.axis,
-                   first.metric, seed, data.skipped, data.notes, n_items=n_items)  # fmt: skip
+        return cls(law=Constant(float("nan")), draws=empty, curves=data.curves, window=data.window, weights={}, axis=first.axis,
+                   metric=first.metric, skipped=data.skipped, notes=data.notes, given_verdict=verdict, **known)  # fmt: skip
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Status and reasons; found on first use, from the draws and a back-test."""
+        if self.given_verdict is not None:
+            return self.given_verdict
+        data = prepare(self.curves, fit_after=self.fit_after)
+        start, end = at_compute(self.draws, np.array([max(self.window[0], 1e-9 * self.window[1]), self.window[1]])).T
+        return judge(self.draws, self.weights, data, self.options.get("limits", {}), gain=float(np.median(end - start)))
+
+    @property
+    def status(self) -> Status:
+        """The verdict's name."""
+        return self.verdict.status
+
+    @property
+    def message(self) -> str:
+        """The verdict's reasons."""
+        return self.verdict.message
 
     @property
     def identified(self) -> bool:
