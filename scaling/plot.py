@@ -81,11 +81,6 @@ class Fitted(Protocol):
         """First and last compute that were fitted, in the unit of the axis."""
         ...
 
-    @property
-    def status(self) -> str:
-        """``refused`` where nothing can be drawn."""
-        ...
-
     def forecast(self, compute: Any, *, level: float = 0.9) -> Forecast:
         """Band at ``compute``."""
         ...
@@ -132,7 +127,7 @@ def curves(
     fig = go.Figure()
     for name, members in groups.items():
         fit = fits.get(name)
-        if fit is not None and fit.status != "refused":
+        if fit is not None:
             fig.add_traces(_fitted(name, style[name], fit, members, level=level, extend=extend, low=zero))
     for name, members in groups.items():  # points above every band
         trace = _points(name, style[name], members, zero=zero, fit=fits.get(name))

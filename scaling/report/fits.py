@@ -50,9 +50,7 @@ def accuracy(a: Analysis) -> Section:
 
 def asymptotes(a: Analysis) -> Section | None:
     """Asymptotes with intervals and verdicts, and the other parameters."""
-    fits = {
-        name: fit for name, fit in a.fits.get(a.axis, {}).items() if isinstance(fit, Fit) and fit.status != "refused"
-    }
+    fits = a.fitted
     frame: Any = summary_frame(a)
     if frame.empty or not a.benchmark:
         return None
@@ -95,9 +93,7 @@ def asymptotes(a: Analysis) -> Section | None:
 
 def forecasts(a: Analysis) -> Section | None:
     """What more compute is expected to bring: the stop-or-continue table."""
-    fits = {
-        name: fit for name, fit in a.fits.get(a.axis, {}).items() if isinstance(fit, Fit) and fit.status != "refused"
-    }
+    fits = a.fitted
     if not fits:
         return None
     rows, raw = [], []
@@ -173,7 +169,12 @@ def _law(fit: Fit | None) -> str:
 def _parameters_frame(a: Analysis, fits: dict[str, Fit]) -> pd.DataFrame:
     rows = []
     for name, fit in fits.items():
-        row: dict[str, Any] = {"group": name, "axis": a.axis, "status": fit.status, "identified": bool(fit.identified)}
+        row: dict[str, Any] = {
+            "group": name,
+            "axis": a.axis,
+            "status": str(fit.status),
+            "identified": bool(fit.identified),
+        }
         for key in ("asymptote", "efficiency_exponent", "c_mid", "r_0"):
             row[f"{key}_low"], row[f"{key}_high"] = (float(v) for v in fit.interval(key, 0.9))
         row["window_low"], row["window_high"] = (float(v) for v in fit.window)

@@ -59,7 +59,7 @@ class Group:
 class Rescaled:
     """A fit seen on an axis that is ``factor`` x its own: exact, since compute enters every law as a ratio to a scale.
 
-    It answers what figures ask: ``window``, ``status``, ``identified`` and ``forecast``.
+    It answers what figures ask: ``window``, ``identified`` and ``forecast``.
     """
 
     fit: Fit
@@ -70,11 +70,6 @@ class Rescaled:
         """Fitted window in the unit of the new axis."""
         low, high = self.fit.window
         return low * self.factor, high * self.factor
-
-    @property
-    def status(self) -> str:
-        """Of the fit itself."""
-        return self.fit.status
 
     @property
     def identified(self) -> bool:
@@ -130,6 +125,11 @@ class Analysis:
         return {str(run): np.asarray(rows) for run, rows in steps.groupby("run_id", sort=False).indices.items()}
 
     @property
+    def fitted(self) -> dict[str, Fit]:
+        """Fits on the axis of tables that were not refused."""
+        return {k: f for k, f in self.fits.get(self.axis, {}).items() if isinstance(f, Fit) and f.draws.size}
+
+    @property
     def axis(self) -> str:
         """The axis of tables: total_flops, or GPU-hours where no run has FLOPs."""
         return "total_flops" if self.fits.get("total_flops") or not self.fits.get("gpu_hours") else "gpu_hours"
@@ -165,7 +165,7 @@ def gather(
     groups = group_runs(table)
     curves: dict[str, dict[str, list[Curve]]] = {}
     for axis in AXES:
-        found = {g.name: _curves_of(table, g, benchmark, axis) for g in groups} if benchmark else {}
+        found = {g.name: _curves_of(table, g, benchmark, axis, notes) for g in groups} if benchmark else {}
         curves[axis] = {name: members for name, members in found.items() if members}
         lacking = [name for name, members in found.items() if not members]
         if lacking and benchmark:
@@ -304,7 +304,7 @@ def _flat(config: Any, prefix: str = "") -> dict[str, str]:
     return out
 
 
-def _curves_of(table: RunTable, group: Group, benchmark: str | None, axis: str) -> list[Curve]:
+def _curves_of(table: RunTable, group: Group, benchmark: str | None, axis: str, notes: list[str]) -> list[Curve]:
     """Curves of a group for display and fitting; runs that lack the axis are left out (the caller says so)."""
     evals: Any = table.evals
     part: Any = evals[
@@ -318,7 +318,11 @@ def _curves_of(table: RunTable, group: Group, benchmark: str | None, axis: str) 
     usable = table.select(part["run_id"].unique())
     if group.shared and axis == "gpu_hours":  # to be shown, never fitted
         usable = RunTable(usable.runs.assign(shared=False), usable.steps, usable.evals)
-    grouped = usable.curves(benchmark=benchmark, axis=axis, by="run_id")
+    try:
+        grouped = usable.curves(benchmark=benchmark, axis=axis, by="run_id", decoding="sampled")
+    except ScalingError as error:
+        notes.append(f"{group.name} is not shown on {axis}: {error}")
+        return []
     return [curve for members in grouped.values() for curve in members]
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import scaling
 from scaling import records
 from scaling.errors import RecordError
+from scaling.fitting import Fit
 from scaling.report.gather import Analysis
 from scaling.report.page import Note, Section, Table
 from scaling.report.text import number, plural, some
@@ -26,8 +27,9 @@ def unknown(a: Analysis) -> Section:
     lines = list(a.notes)
     runs: Any = a.table.runs
     fits = a.fits.get(a.axis, {})
-    for status in sorted({f.status for f in fits.values() if f.status != "ok"}):
-        lines.append(f"{status}: {some([name for name, f in fits.items() if f.status == status])}")
+    for status in sorted({str(f.status) for f in fits.values() if isinstance(f, Fit) and not f.identified}):
+        names = [name for name, f in fits.items() if isinstance(f, Fit) and str(f.status) == status]
+        lines.append(f"{status[:1].upper()}{status[1:]}: {some(names)}.")
     single = [g.name for g in a.groups if len(g.run_ids) == 1]
     if single:
         lines.append(f"One seed only in {some(single)}: their intervals do not contain the spread between seeds.")

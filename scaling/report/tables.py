@@ -86,9 +86,7 @@ def asymptote_text(row: Mapping[str, Any]) -> str:
 def _verdict(found: Any) -> str:
     if found is None:
         return "not fitted"
-    if found.identified:
-        return "identified"
-    return "asymptote not identified" if found.status != "refused" else f"refused: {found.message}"
+    return str(found.status) if found.draws.size else f"{found.status}: {found.message}"
 
 
 def base_scores(evals: Any) -> tuple[float, float, str]:
