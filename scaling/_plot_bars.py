@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scaling._plot_style import (
+    PALETTE,
     Z90,
     Look,
     area,
@@ -21,6 +22,7 @@ from scaling._plot_style import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
 PHASES = {
@@ -268,4 +270,46 @@ def pass_at_k(
     fig.update_layout(
         **layout(xaxis=axis | {"tickvals": ks, "ticktext": [str(k) for k in ks]}, yaxis=axis_style("pass@k [0 to 1]"))
     )
+    return fig
+
+
+def backtest(table: pd.DataFrame, *, method: str = "ensemble") -> go.Figure:
+    """Forecasts of the final score from a first part of the compute, against what happened.
+
+    A point on the dotted line was forecast exactly; a bar that crosses it covered what happened.
+
+    Args:
+        table: ``Backtest.table`` of `scaling.backtest`.
+        method: which method's forecasts.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame([{"curve": "a", "method": "ensemble", "fraction": 0.25, "status": "ok", "final": 0.5,
+        ...                        "forecast": 0.52, "low": 0.4, "high": 0.6}])
+        >>> len(backtest(frame).data)
+        2
+    """
+    import plotly.graph_objects as go
+
+    good = [row for row in table.to_dict("records") if row["method"] == method and row["status"] == "ok"]
+    ends = [v for row in good for v in (row["final"], row["forecast"])] or [0.0, 1.0]
+    low, high = min(ends) - 0.03, max(ends) + 0.03
+    fig = go.Figure(go.Scatter(
+        x=[low, high], y=[low, high], mode="lines", hoverinfo="skip", showlegend=False,
+        line={"color": "rgba(128,128,128,0.7)", "width": 1, "dash": "dot"},
+    ))  # fmt: skip
+    for i, fraction in enumerate(sorted({row["fraction"] for row in good})):
+        rows, colour = [row for row in good if row["fraction"] == fraction], PALETTE[i]
+        above = f32([row["high"] - row["forecast"] for row in rows])
+        below = f32([row["forecast"] - row["low"] for row in rows])
+        fig.add_trace(go.Scatter(
+            x=f32([row["final"] for row in rows]), y=f32([row["forecast"] for row in rows]), mode="markers",
+            name=f"from the first {fraction:.0%}".replace("%", " %"), customdata=[plain(row["curve"]) for row in rows],
+            marker={"color": colour, "size": 8, "symbol": ("circle", "square", "diamond")[i % 3]},
+            error_y={"type": "data", "array": above, "arrayminus": below, "thickness": 1.2, "width": 4, "color": colour},
+            hovertemplate="%{customdata}<br>forecast %{y:.3f}, was %{x:.3f}",
+        ))  # fmt: skip
+    fig.update_layout(**layout(
+        xaxis=axis_style("what happened: final pass@1 [0 to 1]"), yaxis=axis_style("forecast, with 90 % band [0 to 1]"),
+    ))  # fmt: skip
     return fig

@@ -7,6 +7,7 @@ tells sizes apart, dash and marker tell recipes apart; with one size only, colou
     dense_curves   a metric of every step against compute
     panels         several metrics under one another on the same axis
     asymptotes     intervals of the asymptote with their verdicts
+    backtest       forecasts of the final score against what happened
     agreement      training reward against held-out accuracy
     phases         where GPU-hours and FLOPs went
     pass_at_k      pass@k of base and trained model
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling._plot_bars import agreement, asymptotes, pass_at_k, phases
+from scaling._plot_bars import agreement, asymptotes, backtest, pass_at_k, phases
 from scaling._plot_relative import against_pretraining, ledger
 from scaling._plot_style import (
     EXTRAPOLATED,
@@ -58,6 +59,7 @@ __all__ = [
     "against_pretraining",
     "agreement",
     "asymptotes",
+    "backtest",
     "axis_title",
     "curves",
     "dense_curves",

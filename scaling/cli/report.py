@@ -27,6 +27,11 @@ import click
     help="Leave out evaluations before this many RL model FLOPs; nothing is left out unless asked.",
 )
 @click.option("--draws", default=400, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
+@click.option(
+    "--backtest/--no-backtest",
+    default=None,
+    help="Fit each group on its first quarter and half too, and score the forecasts; by default with at most 24 runs.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 def report(
     runs: tuple[Path, ...],
@@ -37,6 +42,7 @@ def report(
     fit_after: float | None,
     draws: int,
     seed: int,
+    backtest: bool | None,
 ) -> None:
     r"""Write a self-contained HTML report of RUNS: run directories, or folders that hold some.
 
@@ -60,6 +66,7 @@ def report(
         fit_after=fit_after,
         draws=draws,
         seed=seed,
+        backtest=backtest,
         command=_command(),
         progress=_bar,
     )

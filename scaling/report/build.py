@@ -28,6 +28,7 @@ def write(
     fit_after: float | None = None,
     draws: int = 400,
     seed: int = 0,
+    backtest: bool | None = None,
     command: str = "",
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Path:
@@ -42,6 +43,7 @@ def write(
         fit_after: leave out evaluations before this compute [FLOP].
         draws: draws behind the intervals [1].
         seed: of the draws.
+        backtest: whether to back-test the forecasts; by default with at most 24 runs.
         command: how the report was asked for, written into its provenance.
         progress: wraps the iteration over fits, for a progress bar.
 
@@ -58,7 +60,14 @@ def write(
     if not len(table.runs):
         raise ScalingError("a report needs at least one run, the table has none")
     analysis = gather(
-        table, benchmark=benchmark, law=law, fit_after=fit_after, draws=draws, seed=seed, progress=progress
+        table,
+        benchmark=benchmark,
+        law=law,
+        fit_after=fit_after,
+        draws=draws,
+        seed=seed,
+        backtest=backtest,
+        progress=progress,
     )
     sections = all_sections(analysis, command=command)
     text = page.render(

@@ -15,7 +15,7 @@ from scaling.report.page import Figure, Note, Pair, Section, Table
 from scaling.report.tables import asymptote_text, summary_frame
 from scaling.report.text import flops, interval, number, plural, score
 
-__all__ = ["accuracy", "asymptotes", "forecasts"]
+__all__ = ["accuracy", "asymptotes", "back_test", "forecasts"]
 
 GAIN = 0.01  # a gain in pass@1 worth continuing for, in the stop-or-continue column
 
@@ -134,6 +134,59 @@ def forecasts(a: Analysis) -> Section | None:
     return Section(
         "forecasts", "Forecasts", lead, (Table(pd.DataFrame(rows), caption, "forecasts", pd.DataFrame(raw)),)
     )
+
+
+def back_test(a: Analysis) -> Section | None:
+    """How good forecasts from the first quarter and half of each group would have been."""
+    curves = a.curves.get(a.axis, {})
+    if not a.settings.get("backtest") or not a.fitted:
+        return None
+    from scaling.backtest import backtest
+
+    named = {name: list(curves[name]) for name in a.fitted}
+    result = backtest(named, laws=["ensemble"], draws=a.settings["draws"], seed=a.settings["seed"])
+    table: Any = result.table
+    good = table[(table["method"] == "ensemble") & (table["status"] == "ok")]
+    if good.empty:
+        return None
+    told = []
+    for fraction, part in good.groupby("fraction"):
+        better = int((part["skill_last_value"] > 0).sum())
+        told.append(
+            f"from the first {_percent(fraction)} the 90 % band covered the final score in {int(part['covered'].sum())} "
+            f"of {len(part)} and the forecast beat 'the last value stays' in {better}"
+        )
+    rows = [
+        {
+            "size and recipe": row["curve"],
+            "fitted on the first": _percent(row["fraction"]),
+            "final score": score(row["final"]),
+            "forecast, 90 %": f"{score(row['forecast'])} ({interval(row['low'], row['high'])})",
+            "RMSE over the rest": score(row["rmse"]),
+            "skill against 'last value stays'": f"{row['skill_last_value']:+.2f}".replace("-", "−"),
+        }
+        for row in good.to_dict("records")
+    ]
+    caption = (
+        "Each group cut at a share of its compute, fitted before the cut and scored after it, on the same benchmark items. "
+        "Skill: 1 − RMSE / RMSE of the forecast that the last value stays; below 0 the forecast was worse than that."
+    )
+    parts = (
+        Figure(
+            plot.backtest(table),
+            "Forecasts of the final score against what happened; bars that cross the line cover it.",
+        ),
+        Table(pd.DataFrame(rows), caption, "backtest", table),
+    )
+    return Section("backtest", "Back-test of the forecasts", _capital("; ".join(told)) + ".", parts)
+
+
+def _percent(share: Any) -> str:
+    return f"{float(share):.0%}".replace("%", " %")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _caption(axis: str, fitted: bool, shared: bool) -> str:

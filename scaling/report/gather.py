@@ -21,6 +21,7 @@ from scaling.runs import RunTable
 
 __all__ = ["Analysis", "Group", "gather", "main_benchmark"]
 
+BACKTEST_RUNS = 24
 AXES = ("gpu_hours", "total_flops", "pretraining_flops_ratio")
 BASE_DECODINGS = ("greedy", "forced_trace")  # and maj@k: a base's best decoding at step 0
 
@@ -143,6 +144,7 @@ def gather(
     fit_after: float | None = None,
     draws: int = 400,
     seed: int = 0,
+    backtest: bool | None = None,
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Analysis:
     """Group the runs, collect the curves on every axis and fit them.
@@ -155,6 +157,8 @@ def gather(
             evaluations of the same steps are left out.
         draws: draws behind the intervals [1].
         seed: of the draws.
+        backtest: whether the report back-tests its forecasts; by default with at most 24 runs, as it fits each group
+            twice more.
         progress: wraps the iteration over fits, for a progress bar: ``progress(items, total, label)``.
 
     Raises:
@@ -208,7 +212,14 @@ def gather(
         curves,
         fits,
         tuple(notes),
-        {"law": law, "draws": draws, "seed": seed, "fit_after": fit_after, "level": 0.9},
+        {
+            "law": law,
+            "draws": draws,
+            "seed": seed,
+            "fit_after": fit_after,
+            "level": 0.9,
+            "backtest": len(table.runs) <= BACKTEST_RUNS if backtest is None else backtest,
+        },
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from scaling.curve import AXES
 from scaling.report.costs import costs
-from scaling.report.fits import accuracy, asymptotes, forecasts
+from scaling.report.fits import accuracy, asymptotes, back_test, forecasts
 from scaling.report.gather import Analysis
 from scaling.report.page import Section, Table
 from scaling.report.provenance import provenance, unknown
@@ -27,6 +27,7 @@ def all_sections(a: Analysis, *, command: str = "") -> list[Section]:
         accuracy(a),
         asymptotes(a),
         forecasts(a),
+        back_test(a),
         costs(a),
         agreement(a),
         health(a),

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from scaling import plot
+from scaling.collapse import Collapse, collapse_table, find_collapses
 from scaling.curve import AXES, Curve
 from scaling.metrics import pass_at_k, standard_error
 from scaling.report.gather import Analysis, Group
 from scaling.report.page import Figure, Note, Pair, Section, Table
 from scaling.report.text import plural, score, some
 
-__all__ = ["agreement", "health", "more_samples", "step_curves"]
+__all__ = ["agreement", "collapsed", "health", "more_samples", "step_curves"]
 
 HEALTH = ("reward", "completion_length", "truncation_rate", "entropy", "zero_variance_fraction", "kl")
 
@@ -59,11 +60,25 @@ def health(a: Analysis) -> Section:
                 f"The same runs against {AXES[axis][0]}: what moves with the curve, and what moves before it stalls.",
             )
         )
-    truncated = _high_truncation(a)
+    truncated, broken = _high_truncation(a), collapsed(a)
+    if broken:
+        names = dict(zip(a.table.runs["run_id"], a.table.runs["name"]))
+        shown = [
+            {"run": names.get(c.run_id, c.run_id), "verdict": c.verdict, "signs": "; ".join(c.signs)} for c in broken
+        ]
+        caption = (
+            "By the stated rule of scaling.collapse, applied to the training reward. Nothing is dropped because of it."
+        )
+        parts.insert(0, Table(pd.DataFrame(shown), caption, "collapse", collapse_table(broken)))
     lead = "No training metric is recorded."
     if parts:
         lead = "Completions are seldom cut off: no group ends with more than a tenth of them truncated."
-        if truncated:
+        if broken:
+            fell = [c.run_id for c in broken if c.verdict == "collapsed"]
+            lead = (
+                f"{plural(len(fell), 'run')} collapsed and {len(broken) - len(fell)} more at risk, by the signs below."
+            )
+        elif truncated:
             lead = (
                 f"More than a tenth of the completions are cut off at the end in {some(truncated)}: "
                 "longer ones cannot score there."
@@ -71,6 +86,14 @@ def health(a: Analysis) -> Section:
         elif not step_curves(a, "truncation_rate", axis):
             lead = "Reward and completion length of the same runs; the truncation rate is not recorded."
     return Section("training", "Reward, completion length and health", lead, tuple(parts))
+
+
+def collapsed(a: Analysis) -> list[Collapse]:
+    """Runs that collapsed or are at risk, by the rule of `scaling.collapse`."""
+    if "reward" not in a.table.steps.columns or not a.table.steps["reward"].notna().any():
+        return []
+    found = find_collapses(a.table, axis="step")
+    return [c for c in found.values() if c.verdict in ("collapsed", "at risk")]
 
 
 def agreement(a: Analysis) -> Section | None:
