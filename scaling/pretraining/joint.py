@@ -21,8 +21,9 @@ from scaling.errors import ScalingError, UnknownName
 from scaling.pretraining._joint_data import JointData, autocorrelation, joint_data, resample
 from scaling.pretraining._joint_laws import JOINT_LAWS, least_squares
 from scaling.pretraining._joint_result import FEW_SIZES, HeldOutSize, JointFit, band
+from scaling.pretraining.bases import caveats
 
-__all__ = ["HeldOutSize", "JointFit", "caveats", "fit_joint"]
+__all__ = ["HeldOutSize", "JointFit", "fit_joint"]
 
 Array = NDArray[np.float64]
 _WIDE_ASYMPTOTE = 0.1  # an asymptote whose 90 % interval is wider is not identified
@@ -243,18 +244,6 @@ def _notes(curves_by_params: Mapping[float, Any], data: JointData) -> tuple[str,
     if len(chips) > 1 and "gpu_hours" in data.axis:
         notes.append(f"hours of different chips are mixed ({', '.join(sorted(chips))}): compare in FLOPs")
     return tuple(dict.fromkeys(notes))
-
-
-def caveats(labels: Mapping[str, Any]) -> list[str]:
-    """What must be said beside every number of a run with these labels."""
-    found = []
-    if labels.get("pretraining_comparable") is False:
-        found.append("its base is distilled or pruned, so its pretraining cost is not what made it")
-    if labels.get("hyperparameters_tuned") is False:
-        found.append("its hyperparameters were not tuned for its size")
-    if labels.get("caveat"):
-        found.append(str(labels["caveat"]))
-    return found
 
 
 def _rms(values: Array) -> float:
