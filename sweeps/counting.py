@@ -170,7 +170,7 @@ class Counter:
         if not self.trainer.model.training:
             return per_function
         self.add(rollouts=len(prompts))
-        self.prompts_seen.update(hash_prompt(p) for p in prompts)
+        self.prompts_seen.update(hash_prompt(p) for p in prompts[:: self.trainer.num_generations])
         weights = self.trainer.reward_weights.to(per_function.device)
         rewards = (per_function * weights).nansum(dim=1)
         rewards[torch.isnan(per_function).all(dim=1)] = torch.nan

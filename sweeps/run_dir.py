@@ -50,6 +50,7 @@ class RunDirectory:
             ) from error
         write_json(path / f"{records.LOCK}.holder", {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()})
         self.record: RunRecord | None = None
+        self._progress = ("", 0.0)
 
     def _holder(self) -> str:
         try:
@@ -104,7 +105,11 @@ class RunDirectory:
         records.write_run(self.path, self.record)
 
     def progress(self, stage: str, step: int, total: int | None, **facts: Any) -> None:
-        """Say how far the run is, for the launcher's display; never fails a run."""
+        """Say how far the run is, for the launcher's display, at most once a second a stage; never fails a run."""
+        now = time.monotonic()
+        if stage == self._progress[0] and now - self._progress[1] < 1.0:
+            return
+        self._progress = (stage, now)
         try:
             write_json(
                 self.path / "progress.json",

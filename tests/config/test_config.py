@@ -117,7 +117,8 @@ def test_what_affects_the_weights_is_part_of_it(override):
 def test_recipe_and_base_hashes():
     base = resolved()
     assert resolved("seed=1").recipe_hash == base.recipe_hash
-    assert resolved("model=scratch_16", "grpo.learning_rate=8e-4").recipe_hash == base.recipe_hash
+    assert resolved("model=scratch_16").recipe_hash == base.recipe_hash  # each size at its own rate
+    assert resolved("grpo.learning_rate=9e-5").recipe_hash != base.recipe_hash
     assert resolved("grpo=dr_grpo").recipe_hash != base.recipe_hash
     assert resolved("seed=1").base_hash == base.base_hash
     assert resolved("grpo=dr_grpo").base_hash == base.base_hash
