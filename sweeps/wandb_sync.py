@@ -22,7 +22,7 @@ from sweeps.tracking import blank_secrets, credentials
 from sweeps.wandb_mirror import MIRROR, define_axes, wandb_settings
 from sweeps.wandb_rows import Part, Row, lacking_rows, parts_of, record_rows
 
-__all__ = ["SyncResult", "Target", "follow_runs", "sync_runs"]
+__all__ = ["SyncResult", "Target", "follow_runs", "mirror_place", "sync_runs"]
 
 LIVE_SECONDS = 600.0  # a run that wrote a step this recently and mirrors online by itself is left alone
 SETTLE = (0.0, 1.0, 3.0, 8.0)  # [s] waits before each look whether the rows sent have arrived
@@ -184,11 +184,9 @@ class _Session:
         return result
 
     def _target(self, path: Path, record: records.RunRecord) -> Target:
-        mirror = _mirror(path)
-        tracking = record.config.get("tracking") or {}
-        project = self.project or mirror.get("project") or tracking.get("project") or "rl-scaling"
-        entity = self.entity or mirror.get("entity") or tracking.get("entity") or self._api().default_entity
-        return Target(project=project, entity=entity, run_id=record.run_id)
+        project, entity = mirror_place(path)
+        entity = self.entity or entity or self._api().default_entity
+        return Target(project=self.project or project, entity=entity, run_id=record.run_id)
 
     def _api(self) -> Any:
         if self._client is None:
@@ -289,6 +287,13 @@ def _facts(record: records.RunRecord) -> dict[str, Any]:
         "params": record.model.get("params"), "recipe_hash": record.recipe_hash, "base_hash": record.base_hash,
         "pretraining_flops": pretraining.get("flops"),
     }  # fmt: skip
+
+
+def mirror_place(path: Path) -> tuple[str, str | None]:
+    """Project and entity that a run mirrors to, or would by its configuration; the entity may be None: the account's."""
+    mirror, tracking = _mirror(path), records.read_run(path).config.get("tracking") or {}
+    project = mirror.get("project") or tracking.get("project") or "rl-scaling"
+    return str(project), mirror.get("entity") or tracking.get("entity")
 
 
 def _mirror(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ What a hosted server does beyond this protocol (rendering, rate limits, when exp
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -409,11 +410,12 @@ def _projects(server: WandbServer, v: Any) -> dict[str, Any]:
 
 
 def _upsert_view(server: WandbServer, v: Any) -> dict[str, Any]:
-    name = v.get("id") or f"Vmlldzp7{len(server.views)}"
+    saves = server.calls["UpsertView2"] + server.calls["upsertView"]
+    name = v.get("id") or base64.b64encode(f"View:{100 + saves}".encode()).decode()
     old = server.views.get(name, {})
     sent = {k: v[k] for k in ("name", "displayName", "description", "type", "spec") if v.get(k) is not None}
     project = old.get("project") or {"id": "p", "name": v.get("projectName"), "entityName": v.get("entityName")}
-    server.views[name] = view = {**old, "id": name, **sent, "project": project, "updatedAt": CREATED}
+    server.views[name] = view = {**old, "id": name, **sent, "project": project, "createdAt": CREATED, "updatedAt": CREATED}
     return {"upsertView": {"view": view, "inserted": not old}}
 
 
@@ -451,6 +453,7 @@ _OPERATIONS: dict[str, Any] = {
     "UpsertView2": _upsert_view,
     "upsertView": _upsert_view,
     "View": _find_view,
+    "SpecificReport": lambda s, v: {"view": s.views.get(v["reportId"])},
 }
 
 

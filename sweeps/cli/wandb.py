@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,6 +63,72 @@ def sync(
     click.echo(f"{len(results)} runs, {sent} rows sent, {len(results) - len(behind)} complete on the server")
     if behind:
         raise SystemExit(1)
+
+
+@wandb_group.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--project", default=None, help="Project on the server; by default the one the runs mirror to.")
+@click.option("--entity", default=None, help="User or team; by default yours.")
+@click.option("--benchmark", default=None, help="Held-out benchmark to fit; by default the one that most runs have.")
+@click.option("--law", default="ensemble", show_default=True, help="Law to fit, as for 'rl-scaling fit'.")
+@click.option(
+    "--fit-after", type=float, default=None, metavar="FLOP", help="Leave out evaluations before this compute."
+)
+@click.option("--group-by", default="params", show_default=True, help="Configuration key whose values are the lines.")
+@click.option(
+    "--fit/--no-fit", default=True, show_default=True, help="Log fitted curves and their table as run 'fits'."
+)
+@click.option("--report/--no-report", default=True, show_default=True, help="Also save a W&B report, for sharing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be saved, as JSON; needs no login.")
+def dashboard(
+    runs: tuple[Path, ...],
+    project: str | None,
+    entity: str | None,
+    benchmark: str | None,
+    law: str,
+    fit_after: float | None,
+    group_by: str,
+    fit: bool,
+    report: bool,
+    dry_run: bool,
+) -> None:
+    r"""Save the W&B workspace of RUNS, with their fitted curves, and a report for sharing.
+
+    \b
+    rl-scaling wandb dashboard runs/ladder
+    rl-scaling wandb dashboard runs/ladder --dry-run
+
+    Accuracy, reward, completion length, entropy, truncation, zero-variance fraction and MFU against GPU-hours, grouped
+    by size. Run again, it updates both in place: their addresses are kept in wandb-dashboard.json beside the runs.
+    """
+    import json
+
+    from sweeps import dashboard as boards
+    from sweeps.wandb_fit import log_fits, markdown_summary
+
+    table, board = boards.describe(runs, project=project, entity=entity, group_by=group_by, offline=dry_run)
+    click.echo(f"{table!r} -> {board.entity}/{board.project}", err=dry_run)
+    summary = ""
+    if fit:
+        from scaling.report.gather import gather
+
+        analysis = gather(table, benchmark=benchmark, law=law, fit_after=fit_after, progress=_fits)
+        summary = markdown_summary(analysis)
+        if not dry_run:
+            click.echo(f"fits:      {log_fits(analysis, project=board.project, entity=board.entity)}")
+    if dry_run:
+        click.echo(json.dumps(boards.spec(board, summary=summary), indent=1))
+        return
+    urls = boards.save(board, boards.state_folder(runs), summary=summary, report=report)
+    click.echo(f"workspace: {urls.workspace} ({'updated' if urls.updated else 'new'})")
+    if urls.report:
+        click.echo(f"report:    {urls.report}")
+
+
+def _fits(items: Iterable[Any], total: int, label: str) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=label, unit="fit", leave=False, disable=None)
 
 
 def _show(result: SyncResult) -> None:
