@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling.curve import Curve
 from scaling.errors import ForeignLogError, ScalingError, UnknownName
+from scaling.factors import FACTORS, MEASUREMENT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,11 +155,14 @@ def _curves(
         raise ForeignLogError(f"no row of {path} has both {compute} and {score}")
     metric, scale = _metric(score, y[keep], percent=percent, reward=reward, notes=notes)
     error = _numbers(frame, stderr, path) if stderr else None
-    table = frame.loc[keep, [*by, *([seed_column] if seed_column else [])]].astype(str)
+    keys = [*by, *([seed_column] if seed_column else [])]
+    facts = [
+        c for c in frame.columns if c in (*FACTORS, *MEASUREMENT, "epoch") and c not in (compute, score, stderr, *keys)
+    ]
+    table = frame.loc[keep, [*keys, *facts]].astype({c: str for c in keys})
     table = table.assign(_x=x[keep], _y=y[keep] * scale, _e=np.nan if error is None else error[keep] * scale)
     table = table.assign(_row=np.flatnonzero(keep) + 2)  # line of the file, its header being line 1
     groups: dict[str, list[Curve]] = {}
-    keys = [*by, *([seed_column] if seed_column else [])]
     parts = table.groupby(keys, sort=False) if keys else [((), table)]
     for key, part in parts:
         values = key if isinstance(key, tuple) else (key,)
@@ -184,6 +188,19 @@ def _curves(
             raise ForeignLogError(f"{path}: {problem}") from problem
         groups.setdefault(name, []).append(curve)
     return Source(groups, notes, str(path))
+
+
+def _labels(
+    part: pd.DataFrame, keys: list[str], values: tuple, seed_column: str | None, facts: list[str]
+) -> dict[str, Any]:
+    """What the table says of a curve's settings, so that curves measured or trained differently are not pooled unseen."""
+    labels = {("seed" if key == seed_column else key): value for key, value in zip(keys, values)}
+    for fact in facts:
+        if fact == "epoch":
+            labels[fact] = part[fact].to_numpy(dtype=float)
+        else:
+            labels[fact] = " / ".join(map(str, part[fact].dropna().unique()[:4]))
+    return labels
 
 
 def _metric(score: str, y: np.ndarray, *, percent: bool, reward: bool, notes: list[str]) -> tuple[str, float]:

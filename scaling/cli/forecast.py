@@ -147,8 +147,9 @@ def lines(
         out.append(f"  {ahead.note}")
     for score in reach:
         r = fitted.compute_to_reach(score, level=level)
+        where = f"at {amount(r.median)}" if np.isfinite(r.median) else "never, more likely than not;"
         out.append(
-            f"  reaches {score:g} at {amount(r.median)} {level:.0%} [{amount(r.low)}, {amount(r.high)}]; "
+            f"  reaches {score:g} {where} {level:.0%} [{amount(r.low)}, {amount(r.high)}]; "
             f"never with probability {r.never:.2f}"
         )
     if gain is not None:

@@ -1,0 +1,517 @@
+"""Compare recipes: score at equal compute, asymptote, exponent where the asymptotes agree, effective speed-up; all with intervals.
+
+What may be pooled is decided here too (`scaling.factors` says by which labels). A comparison never drops a run:
+collapsed ones, evaluations beyond the fourth epoch and differing settings are named in `Comparison.flags` and
+`Comparison.factors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.curve import Curve
+from scaling.errors import ScalingError, UnknownName
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scaling.fitting import Fit
+
+__all__ = ["AT", "Comparison", "Contrast", "Pair", "compare"]
+
+Array = NDArray[np.float64]
+
+AT = (0.25, 0.5, 1.0, 4.0)  # where scores are compared, in units of the compute that both recipes reached
+MARGIN = 0.02  # asymptotes nearer than this are not told apart by three seeds (arXiv:2510.13786, App. A.7) [score]
+_SHARED_SEEDS = 3  # below, a t interval of paired differences is wider than what pairing could save
+_NODES = 5  # values of the common asymptote that the exponents are refitted at
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One difference or ratio with its interval.
+
+    Attributes:
+        quantity: ``difference`` [score], ``asymptote`` [score], ``efficiency_exponent`` [1] or ``speed_up`` [1].
+        median: estimate; NaN where there is none.
+        low: lower end of the interval.
+        high: upper end.
+        compute: where, in the unit of the axis; NaN for quantities that belong to no compute.
+        better: probability that the other recipe is better than the baseline.
+        status: ``"ok"``, or why the number must not be quoted.
+    """
+
+    quantity: str
+    median: float
+    low: float
+    high: float
+    compute: float = float("nan")
+    better: float = float("nan")
+    status: str = "ok"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One recipe against the baseline; see `Contrast` for what each entry holds.
+
+    Attributes:
+        baseline: name of the baseline.
+        other: name of the recipe compared with it.
+        difference: other less baseline at equal compute, one an element of ``at``.
+        speed_up: baseline compute over the compute at which ``other`` has the same score, at the same places.
+        asymptote: difference in A.
+        exponent: difference in B after refitting both with a common A.
+        common_asymptote: that A; NaN where the asymptotes differ or are not identified.
+        paired: what the draws are paired over.
+    """
+
+    baseline: str
+    other: str
+    difference: tuple[Contrast, ...]
+    speed_up: tuple[Contrast, ...]
+    asymptote: Contrast
+    exponent: Contrast
+    common_asymptote: float
+    paired: str
+
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """All of them."""
+        return (*self.difference, *self.speed_up, self.asymptote, self.exponent)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Recipes against a baseline; made by `compare`.
+
+    Attributes:
+        pairs: one for every recipe but the baseline.
+        fits: name -> fit of all its curves.
+        level: nominal coverage of the intervals.
+        axis: compute axis.
+        metric: the score.
+        of: ``benchmark`` or ``population``.
+        factors: setting -> recipe -> value, for every setting in which the recipes differ.
+        flags: what a reader must know, one line each: evaluations beyond the fourth epoch, collapsed runs,
+        extrapolation. dense: the same comparison on training reward where it was given and usable; marked as such in
+        its flags.
+    """
+
+    pairs: tuple[Pair, ...]
+    fits: dict[str, Fit]
+    level: float
+    axis: str
+    metric: str
+    of: str
+    factors: dict[str, dict[str, str]] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    dense: Comparison | None = None
+
+    def __repr__(self) -> str:
+        return (
+            "Comparison("
+            + ", ".join(f"{p.other} against {p.baseline}" for p in self.pairs)
+            + f"; {self.metric} on {self.axis})"
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a contrast: baseline, other, quantity, compute, median, low, high, better, status, paired."""
+        import pandas as pd
+
+        rows = [
+            {
+                "baseline": p.baseline,
+                "other": p.other,
+                **{k: getattr(c, k) for k in Contrast.__dataclass_fields__},
+                "paired": p.paired,
+            }
+            for p in self.pairs
+            for c in p.contrasts()
+        ]
+        return pd.DataFrame(rows)
+
+    def summary(self) -> str:
+        """The comparison in words and numbers."""
+        lines = []
+        for p in self.pairs:
+            lines.append(
+                f"{p.other} against {p.baseline} ({self.metric}, {self.of}, {self.level:.0%} intervals, paired over {p.paired})"
+            )
+            for c, s in zip(p.difference, p.speed_up):
+                note = "" if c.status == "ok" else f"  ({c.status})"
+                lines.append(
+                    f"  at {self.axis} {c.compute:.4g}: difference {c.median:+.4f} [{c.low:+.4f}, {c.high:+.4f}], better with "
+                    f"probability {c.better:.2f}; {_speed(s)}{note}"
+                )
+            lines.append(f"  asymptote: {_words(p.asymptote)}")
+            lines.append(f"  exponent:  {_words(p.exponent)}")
+        for name, values in self.factors.items():
+            lines.append(f"  factor {name}: " + ", ".join(f"{recipe} {value}" for recipe, value in values.items()))
+        lines += [f"  flag: {flag}" for flag in self.flags]
+        if self.dense is not None:
+            lines.append("dense second curve (training reward, not held-out):")
+            lines += ["  " + line for line in self.dense.summary().splitlines()]
+        return "\n".join(lines)
+
+
+def compare(
+    recipes: Mapping[str, Curve | Sequence[Curve]],
+    *,
+    baseline: str | None = None,
+    at: Sequence[float] | None = None,
+    law: str = "ensemble",
+    level: float = 0.9,
+    of: str = "benchmark",
+    margin: float = MARGIN,
+    factors: Sequence[str] = (),
+    dense: Mapping[str, Curve | Sequence[Curve]] | None = None,
+    fit_after: float | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare recipes with a baseline.
+
+    Curves of one recipe are its seeds. Where at least three seeds (label ``seed``) are shared, every seed is fitted
+    by itself and the differences are paired over seeds on a t-scale; else each recipe is fitted as a whole and draws
+    are independent. With ``of="population"`` the error from the choice of items is added, paired where both recipes
+    have the same items.
+
+    Args:
+        recipes: name -> curve or curves, all on one axis and metric.
+        baseline: the recipe to compare with; the first by default.
+        at: compute [unit of the axis] at which to compare; by default 1/4, 1/2, 1 and 4 times what both reached.
+        law: law to fit, as for `scaling.fit`.
+        level: of the intervals.
+        of: ``benchmark`` (these very items) or ``population`` (all items they are a sample of).
+        margin: asymptotes whose difference may be within this are taken to agree [score].
+        factors: labels that curves of one recipe may differ in, and measurement settings in which recipes may differ.
+        dense: training reward curves of the same recipes, prompts fresh and unfiltered, as a dense second opinion.
+        fit_after: leave out evaluations before this compute; none are left out unless asked.
+        draws: of each fit.
+        seed: of the draws.
+
+    Raises:
+        ScalingError: fewer than two recipes, different axes or metrics, curves of one recipe that differ in a setting
+            that is not among ``factors``, or recipes measured differently.
+        UnknownName: ``baseline`` is not among the recipes.
+
+    Example:
+        >>> import numpy as np
+        >>> from scaling import Sigmoid
+        >>> rng, c = np.random.default_rng(0), np.geomspace(5, 2000, 50)
+        >>> slow = Sigmoid(asymptote=0.6, efficiency_exponent=1.5, c_mid=120.0, r_0=0.2)(c)
+        >>> fast = Sigmoid(asymptote=0.6, efficiency_exponent=1.5, c_mid=60.0, r_0=0.2)(c)
+        >>> a, b = (Curve(compute=c, performance=y + rng.normal(0, 0.004, 50)) for y in (slow, fast))
+        >>> pair = compare({"a": a, "b": b}, at=[200.0], draws=300).pairs[0]
+        >>> pair.speed_up[0].low < 2 < pair.speed_up[0].high
+        True
+    """
+    from scaling.factors import check_pooling, notable
+    from scaling.fitting import fit
+
+    named = {str(name): [c] if isinstance(c, Curve) else list(c) for name, c in recipes.items()}
+    if len(named) < 2:
+        raise ScalingError(f"compare needs at least two recipes, got {len(named)}: {', '.join(named) or 'none'}")
+    for name, curves in named.items():
+        if not curves:
+            raise ScalingError(f"recipe {name!r} has no curves")
+    first = next(iter(named)) if baseline is None else baseline
+    if first not in named:
+        raise UnknownName(f"baseline must be one of {', '.join(named)}, got {baseline!r}")
+    if of not in ("benchmark", "population"):
+        raise ScalingError(f"of must be 'benchmark' or 'population', got {of!r}")
+    if not 0 < level < 1:
+        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    for what in ("axis", "metric"):
+        found = sorted({getattr(c, what) for curves in named.values() for c in curves})
+        if len(found) > 1:
+            raise ScalingError(f"recipes must share one {what} to be compared, got {', '.join(found)}")
+    differing = check_pooling(named, factors=factors, of=of)
+    options = {"law": law, "fit_after": fit_after, "draws": draws}
+    fits = {name: fit(curves, seed=seed, **options) for name, curves in named.items()}
+    flags = notable(named)
+    flags += [f"{name} was not fitted: {f.message}" for name, f in fits.items() if not len(f.draws)]
+    rng = np.random.default_rng([seed, 7])
+    pairs = tuple(
+        _pair(first, name, named, fits, at, level, of, margin, options, rng) for name in named if name != first
+    )  # fmt: skip
+    second = None
+    if dense is not None:
+        second, word = _dense(dense, named, first, pairs, at, level, margin, factors, options, seed)
+        flags.append(word)
+    sample = named[first][0]
+    return Comparison(pairs, fits, level, sample.axis, sample.metric, of, differing, tuple(flags), second)
+
+
+def _pair(
+    a: str,
+    b: str,
+    named: dict[str, list[Curve]],
+    fits: dict[str, Fit],
+    at: Sequence[float] | None,
+    level: float,
+    of: str,
+    margin: float,
+    options: dict,
+    rng: np.random.Generator,
+) -> Pair:
+    from scaling.factors import item_contrast
+
+    fit_a, fit_b = fits[a], fits[b]
+    nothing = float("nan")
+    reached = min(fit_a.window[1], fit_b.window[1])
+    where = np.asarray(at if at is not None else [share * reached for share in AT], dtype=float)
+    if not len(fit_a.draws) or not len(fit_b.draws):
+        why = f"{a if not len(fit_a.draws) else b} could not be fitted"
+        empty = tuple(Contrast(q, nothing, -np.inf, np.inf, c, status=why) for q in ("difference",) for c in where)
+        speed = tuple(Contrast("speed_up", nothing, 0.0, np.inf, c, status=why) for c in where)
+        none = Contrast("asymptote", nothing, -np.inf, np.inf, status=why)
+        return Pair(
+            a,
+            b,
+            empty,
+            speed,
+            none,
+            Contrast("efficiency_exponent", nothing, -np.inf, np.inf, status=why),
+            nothing,
+            "nothing",
+        )
+    seeds = _shared_seeds(named[a], named[b])
+    couples = [(fit_a, fit_b)]
+    paired = "nothing"
+    if len(seeds) >= _SHARED_SEEDS:
+        from scaling.fitting import fit
+
+        couples = [(fit([x], seed=i, **options), fit([y], seed=i, **options)) for i, (x, y) in enumerate(seeds)]
+        couples = [(x, y) for x, y in couples if len(x.draws) and len(y.draws)]
+        paired = f"{len(couples)} shared seeds"
+    extra, items = (0.0, "") if of == "benchmark" else item_contrast(named[a], named[b])
+    if items:
+        paired = items if paired == "nothing" else f"{paired} and {items}"
+    differences, speeds = [], []
+    for c in where:
+        change, ratio = zip(*(_at(x, y, float(c), rng) for x, y in couples))
+        pooled = _pool(list(change), rng)
+        pooled = pooled + extra * rng.standard_normal(pooled.size)
+        status = "ok" if c <= reached * (1 + 1e-9) else "extrapolated"
+        differences.append(_contrast("difference", pooled, level, compute=float(c), status=status, better_above=0.0))
+        with np.errstate(divide="ignore"):
+            logs = [np.log(r) for r in ratio]
+        whole = np.exp(_pool(logs, rng)) if all(np.isfinite(x).all() for x in logs) else ratio[0]
+        if len(couples) > 1 and whole is ratio[0]:  # some draws never get there: no t-scale of infinities
+            whole = _at(fit_a, fit_b, float(c), rng)[1]
+        beyond = float(np.mean(c / np.maximum(whole, 1e-300) > fit_b.window[1] * (1 + 1e-9)))
+        speed_status = "extrapolated" if beyond > 0.5 or c > fit_a.window[1] * (1 + 1e-9) else "ok"
+        speeds.append(_contrast("speed_up", whole, level, compute=float(c), status=speed_status, better_above=1.0))
+    asymptote, common = _asymptotes(fit_a, fit_b, couples, level, margin, rng)
+    each = [(x.curves, y.curves) for x, y in couples]
+    exponent = _exponents(each, couples, asymptote, common, level, options, rng)
+    return Pair(a, b, tuple(differences), tuple(speeds), asymptote, exponent, common[0], paired)
+
+
+def _at(x: Fit, y: Fit, compute: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Draws of (score of y less score of x) and of the speed-up of y over x, at ``compute``."""
+    from scaling.fitting.draws import at_compute
+
+    size = min(x.draws.size, y.draws.size)
+    left, right = x.draws[rng.permutation(x.draws.size)[:size]], y.draws[rng.permutation(y.draws.size)[:size]]
+    here = np.array([compute])
+    score = at_compute(left, here)[:, 0]
+    change = at_compute(right, here)[:, 0] - score
+    with np.errstate(divide="ignore"):
+        return change, compute / _reach_each(right, score)
+
+
+def _reach_each(draws: NDArray, score: Array) -> Array:
+    """Compute at which every draw reaches its own score; ``inf`` where it never does."""
+    from scaling.laws import LAWS
+
+    out = np.full(draws.size, np.inf)
+    for name in np.unique(draws["law"]):
+        rows = draws["law"] == name
+        law = LAWS[str(name)]
+        out[rows] = law.solve(score[rows], **{k: draws[k][rows] for k in law.parameter_names()})
+    return out
+
+
+def _pool(values: list[Array], rng: np.random.Generator) -> Array:
+    """Draws of the mean over seeds of a per-seed contrast; several seeds on a t-scale of their own spread."""
+    if len(values) == 1:
+        return values[0]
+    count = len(values)
+    middle = np.array([v.mean() for v in values])
+    within = float(np.sqrt(np.mean([v.var() for v in values]) / count))
+    between = float(middle.std(ddof=1) / np.sqrt(count))
+    size = min(v.size for v in values)
+    # the spread of seed means holds the fits' own error already; by chance it can fall below that error
+    spread = np.maximum(between * np.abs(rng.standard_t(count - 1, size)), within * np.abs(rng.standard_normal(size)))
+    return middle.mean() + spread * rng.choice([-1.0, 1.0], size)
+
+
+def _asymptotes(
+    fit_a: Fit, fit_b: Fit, couples: list[tuple[Fit, Fit]], level: float, margin: float, rng: np.random.Generator
+) -> tuple[Contrast, tuple[float, float]]:
+    """Difference in A, and (common A, its error) where the two agree."""
+    nothing = (float("nan"), float("nan"))
+    one, two = _finite(fit_a.draws, "asymptote"), _finite(fit_b.draws, "asymptote")
+    if not one.size or not two.size:
+        return Contrast("asymptote", float("nan"), -np.inf, np.inf, status="the law has no asymptote"), nothing
+    per_seed = [(_finite(x.draws, "asymptote"), _finite(y.draws, "asymptote")) for x, y in couples]
+    if all(x.size and y.size for x, y in per_seed):
+        gaps = [rng.choice(y, 2000) - rng.choice(x, 2000) for x, y in per_seed]
+    else:
+        gaps = [rng.choice(two, 2000) - rng.choice(one, 2000)]
+    pooled = _pool(gaps, rng)
+    loose = [name for name, f in (("the baseline's", fit_a), ("the other's", fit_b)) if not f.identified]
+    if loose:
+        status = f"asymptote not identified ({' and '.join(loose)})"
+        return _contrast("asymptote", pooled, level, status=status, better_above=0.0), nothing
+    out = _contrast("asymptote", pooled, level, better_above=0.0)
+    if out.low > margin or out.high < -margin:
+        return out, nothing
+    return out, _common(one, two)
+
+
+def _exponents(
+    curves: Sequence[tuple[Sequence[Curve], Sequence[Curve]]],
+    couples: list[tuple[Fit, Fit]],
+    asymptote: Contrast,
+    common: tuple[float, float],
+    level: float,
+    options: dict,
+    rng: np.random.Generator,
+) -> Contrast:
+    """Difference in B after refitting both recipes with the same A, over the error of that A; seed by seed where paired."""
+    from scipy.special import ndtri
+
+    from scaling.fitting import fit
+
+    nothing = Contrast("efficiency_exponent", float("nan"), -np.inf, np.inf)
+    if not np.isfinite(common[0]):
+        why = asymptote.status if asymptote.status != "ok" else "asymptotes differ: exponents describe different gains"
+        return replace(nothing, status=why)
+    pooled = []
+    nodes = _NODES if len(couples) == 1 else 3
+    for (a, b), (x, y) in zip(curves, couples):
+        # a seed has an asymptote of its own
+        middle, error = (
+            common if len(couples) == 1 else _common(_finite(x.draws, "asymptote"), _finite(y.draws, "asymptote"))
+        )
+        gaps = []
+        for k in range(nodes):
+            value = middle + error * float(ndtri((k + 0.5) / nodes))
+            bounds = {"asymptote": (value - 1e-4, value + 1e-4)}
+            settings = {**options, "law": "sigmoid", "draws": max(options["draws"] // nodes, 100), "bounds": bounds}
+            steep = [_exponent_draws(fit(list(side), seed=k, **settings), value) for side in (a, b)]
+            if not all(s.size for s in steep):
+                return replace(nothing, status=f"no sigmoid with the common asymptote {value:.3f} fits both")
+            gaps.append(rng.choice(steep[1], 400) - rng.choice(steep[0], 400))
+        pooled.append(np.concatenate(gaps))
+    return _contrast("efficiency_exponent", _pool(pooled, rng), level, better_above=0.0)
+
+
+def _common(one: Array, two: Array) -> tuple[float, float]:
+    """Precision-weighted mean of two asymptotes and its standard error."""
+    if not one.size or not two.size:
+        return float("nan"), float("nan")
+    precision = np.array([1 / max(v.var(), 1e-12) for v in (one, two)])
+    middle = float(np.average([np.median(one), np.median(two)], weights=precision))
+    return middle, float(1 / np.sqrt(precision.sum()))
+
+
+def _exponent_draws(fitted: Fit, asymptote: float) -> Array:
+    if not len(fitted.draws):
+        return np.zeros(0)
+    near = np.abs(fitted.draws["asymptote"] - asymptote) < 2e-4  # a limit of the law may have another asymptote
+    values = fitted.draws["efficiency_exponent"][near]
+    return values[np.isfinite(values)]
+
+
+def _dense(
+    dense: Mapping[str, Curve | Sequence[Curve]],
+    named: dict[str, list[Curve]],
+    first: str,
+    pairs: tuple[Pair, ...],
+    at: Sequence[float] | None,
+    level: float,
+    margin: float,
+    factors: Sequence[str],
+    options: dict,
+    seed: int,
+) -> tuple[Comparison | None, str]:
+    """The comparison on training reward, and a line that says whether held-out scores bear it out."""
+    from scaling.factors import fresh
+
+    reward = {str(k): [c] if isinstance(c, Curve) else list(c) for k, c in dense.items()}
+    if set(reward) != set(named):
+        raise ScalingError(f"dense must hold the recipes {', '.join(named)}, got {', '.join(reward)}")
+    kept = {name: [fresh(c) for c in curves] for name, curves in reward.items()}
+    if any(not curves or min(map(len, curves)) < 5 for curves in kept.values()):
+        return None, "training reward was not used: fewer than five steps with fresh prompts (first epoch)"
+    other = compare(
+        kept, baseline=first, at=at, law=options["law"], level=level, margin=margin, factors=factors,
+        fit_after=options["fit_after"], draws=options["draws"], seed=seed,
+    )  # fmt: skip
+    against = []
+    for mine, theirs in zip(pairs, other.pairs):
+        x, y = mine.difference[0], theirs.difference[0]
+        if np.isfinite([x.low, y.low]).all() and (x.low > y.high or y.low > x.high):
+            against.append(mine.other)
+    word = "training reward (dense, not held-out) is given beside the held-out comparison; "
+    if against:
+        return other, word + f"the two contradict each other for {', '.join(against)}: believe the held-out scores"
+    return other, word + "the two agree within their intervals"
+
+
+def _shared_seeds(a: list[Curve], b: list[Curve]) -> list[tuple[Curve, Curve]]:
+    """Curves of the same seed in both recipes, if every curve has a partner; else none."""
+    sides = []
+    for curves in (a, b):
+        seeds = [c.labels.get("seed") for c in curves]
+        if any(s is None or s != s for s in seeds) or len(set(map(str, seeds))) < len(seeds):
+            return []
+        sides.append({str(s): c for s, c in zip(seeds, curves)})
+    if set(sides[0]) != set(sides[1]):
+        return []
+    return [(sides[0][s], sides[1][s]) for s in sorted(sides[0])]
+
+
+def _contrast(
+    quantity: str,
+    values: Array,
+    level: float,
+    *,
+    better_above: float,
+    compute: float = float("nan"),
+    status: str = "ok",
+) -> Contrast:
+    from scaling.fitting.draws import quantile
+
+    low, median, high = quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return Contrast(quantity, median, low, high, compute, float(np.mean(values > better_above)), status)
+
+
+def _finite(draws: NDArray, name: str) -> Array:
+    if name not in (draws.dtype.names or ()):
+        return np.zeros(0)
+    values = draws[name]
+    return values[np.isfinite(values)]
+
+
+def _words(c: Contrast) -> str:
+    if c.status != "ok":
+        return c.status
+    return f"difference {c.median:+.3f} [{c.low:+.3f}, {c.high:+.3f}], higher with probability {c.better:.2f}"
+
+
+def _speed(s: Contrast) -> str:
+    if not np.isfinite(s.median):
+        return "speed-up beyond any factor" if s.median > 0 else "no speed-up"
+    if s.median == 0:
+        return f"more likely than not never reaches that score (at most {s.high:.2f} x)"
+    return f"speed-up {s.median:.2f} x [{s.low:.2f}, {s.high:.2f}]"
