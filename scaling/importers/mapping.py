@@ -7,6 +7,7 @@ executed: expressions are sums, differences, products and quotients of names and
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -169,10 +170,17 @@ class TrainerMapping:
         return sum(1 for key in keys if any(self.clean(key).startswith(s) or key.startswith(s) for s in self.signature))
 
 
+@functools.cache
 def shipped() -> tuple[str, ...]:
     """Names of the mappings that come with the package."""
     folder = resources.files("scaling.importers") / "mappings"
     return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml")))
+
+
+@functools.cache
+def _shipped(name: str) -> TrainerMapping:
+    text = (resources.files("scaling.importers") / "mappings" / f"{name}.yaml").read_text(encoding="utf-8")
+    return _build(_parse(text, name), name)
 
 
 def load_mapping(source: str | Path | Mapping[str, Any]) -> TrainerMapping:
@@ -189,8 +197,7 @@ def load_mapping(source: str | Path | Mapping[str, Any]) -> TrainerMapping:
         return _build(dict(source), "the mapping")
     name = str(source)
     if name in shipped():
-        text = (resources.files("scaling.importers") / "mappings" / f"{name}.yaml").read_text(encoding="utf-8")
-        return _build(_parse(text, name), name)
+        return _shipped(name)
     path = Path(source)
     if not path.is_file():
         raise UnknownName(f"mapping must be a YAML file or one of {', '.join(shipped())}; got {name!r}")

@@ -102,6 +102,47 @@ class Rows:
         if len(self._pending) >= BLOCK_ROWS:
             self._flush()
 
+    def add_columns(
+        self, step: NDArray[np.int64], columns: dict[str, NDArray[np.float64]], trained: NDArray[np.bool_]
+    ) -> None:
+        """Add many rows at once, as columns with NaN where a row lacks a key; a step that goes back opens a segment.
+
+        Args:
+            step: shape ``(n_rows,)``.
+            columns: shape ``(n_rows,)`` each.
+            trained: which rows are of an optimiser step, shape ``(n_rows,)``.
+        """
+        if not len(step):
+            return
+        self._flush()
+        columns = {key: np.asarray(c, dtype=float) for key, c in columns.items()}
+        for key, column in columns.items():
+            finite = np.isfinite(column)
+            infinite = int(np.isinf(column).sum())
+            if infinite:
+                columns[key] = np.where(finite, column, np.nan)
+                self.not_finite[key] = self.not_finite.get(key, 0) + infinite
+            self.key_counts[key] = self.key_counts.get(key, 0) + int(finite.sum())
+        for i in range(min(3 - self.count, len(step))):
+            row = {key: float(c[i]) for key, c in columns.items() if not np.isnan(c[i])}
+            self.first.append([int(step[i]), row])
+        begins = np.flatnonzero(np.diff(step) < 0) + 1
+        if not self.resumed_from:
+            self.resumed_from.append(None)
+            self.opening = (int(step[0]), bool(trained[0]))
+        elif self._restart or (self._last is not None and step[0] < self._last[0]):
+            begins = np.concatenate([[0], begins])
+        segment = np.full(len(step), len(self.resumed_from) - 1)
+        for i in begins.tolist():
+            segment[i:] += 1
+            self.resumed_from.append(max(0, int(step[i]) - int(trained[i])))
+        self.count += len(step)
+        self._restart = False
+        self._last = (int(step[-1]), (), ())
+        for i in range(0, len(step), BLOCK_ROWS):
+            part = slice(i, i + BLOCK_ROWS)
+            self._keep(Block(segment[part], step[part], {key: c[part] for key, c in columns.items()}))
+
     def extend(self, other: Rows) -> None:
         """Append the rows of a later log of the same run: it opens a segment."""
         self._flush()

@@ -4,10 +4,70 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from scaling.importers.imported import RawRun
+from scaling.importers.values import number
 
-__all__ = ["add_rows", "add_series"]
+__all__ = ["History", "add_history", "add_rows", "add_series"]
+
+
+@dataclass(frozen=True)
+class History:
+    """Rows as columns: ``columns[key]`` has shape ``(count,)``, NaN where a row lacks the key."""
+
+    columns: dict[str, NDArray[np.float64]]
+    count: int
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> History:
+        """From dictionaries; values that are no number are left out."""
+        places: dict[str, tuple[list[int], list[float]]] = {}
+        count = 0
+        for i, row in enumerate(rows):
+            count = i + 1
+            for key, raw in row.items():
+                value = raw if type(raw) is float else None if isinstance(raw, (list, dict)) else number(raw)
+                if value is not None:
+                    held = places.get(key)
+                    if held is None:
+                        held = places[key] = ([], [])
+                    held[0].append(i)
+                    held[1].append(value)
+        columns = {}
+        for key, (where, values) in places.items():
+            columns[key] = np.full(count, np.nan)
+            columns[key][where] = values
+        return cls(columns, count)
+
+    @classmethod
+    def joined(cls, parts: Iterable[History]) -> History:
+        """One after the other."""
+        parts = list(parts)
+        keys = dict.fromkeys(key for part in parts for key in part.columns)
+        columns = {
+            key: np.concatenate([p.columns.get(key, np.full(p.count, np.nan)) for p in parts]) for key in keys
+        }
+        return cls(columns, sum(p.count for p in parts))
+
+    def by_step(self, key: str = "_step") -> History:
+        """Rows with a step, in its order, each step once (the last of equals)."""
+        step = self.columns.get(key)
+        if step is None:
+            return History({}, 0)
+        order = np.argsort(step, kind="stable")
+        order = order[np.isfinite(step[order])]
+        last = np.append(np.diff(step[order]) != 0, True) if len(order) else np.zeros(0, dtype=bool)
+        order = order[last]
+        return History({k: c[order] for k, c in self.columns.items()}, len(order))
+
+    def select(self, keep: NDArray[np.bool_]) -> History:
+        """The rows of a mask."""
+        return History({k: c[keep] for k, c in self.columns.items()}, int(keep.sum()))
 
 
 def add_series(run: RawRun, series: Mapping[str, Iterable[tuple[int, float, float]]]) -> None:
@@ -46,30 +106,40 @@ def add_series(run: RawRun, series: Mapping[str, Iterable[tuple[int, float, floa
 
 
 def add_rows(run: RawRun, rows: Iterable[Mapping[str, float]], *, fallback: str | None = None) -> int:
-    """Add whole rows, each with its step in one of the mapping's step keys (or ``fallback``).
+    """Add rows, each with its step in one of the mapping's step keys (or ``fallback``); see `add_history`."""
+    return add_history(run, History.from_rows(rows), fallback=fallback)
+
+
+def add_history(run: RawRun, history: History, *, fallback: str | None = None) -> int:
+    """Add a table of rows to a run.
+
+    Args:
+        run: gets the rows; keys that its mapping has no use for are listed as unused.
+        history: the rows.
+        fallback: key of the step for rows that have none of the mapping's step keys.
 
     Returns:
         Rows that had something to offer but no step.
     """
-    layouts: dict[tuple[str, ...], tuple[list[tuple[str, str]], tuple[str, ...], bool]] = {}
-    steps = (*run.mapping.step, *([fallback] if fallback else ()))
-    lost = 0
-    for row in rows:
-        names = tuple(row)
-        if names not in layouts:
-            kept = [(n, c) for n in names if run.mapping.wants(c := run.mapping.clean(n)) and c not in steps]
-            layouts[names] = kept, tuple(c for _, c in kept), any(run.mapping.trains(c) for _, c in kept)
-            for name in set(names) - {n for n, _ in kept}:
-                run.unused.setdefault(name, 0)
-        kept, cleaned, trained = layouts[names]
-        useful = [c for c in cleaned if c != "_runtime"]
-        if not useful:
+    steps = [s for s in (*run.mapping.step, *([fallback] if fallback else ())) if s in history.columns]
+    step = np.full(history.count, np.nan)
+    for key in steps:
+        step = np.where(np.isfinite(step), step, history.columns[key])
+    columns: dict[str, NDArray[np.float64]] = {}
+    trained = np.zeros(history.count, dtype=bool)
+    useful = np.zeros(history.count, dtype=bool)
+    for key, column in history.columns.items():
+        name = run.mapping.clean(key)
+        if key in (*run.mapping.step, fallback, "_step", "_timestamp"):
             continue
-        step = next((row[s] for s in steps if isinstance(row.get(s), (int, float)) and math.isfinite(row[s])), None)
-        if step is None or step < 0:
-            lost += 1
+        if not run.mapping.wants(name):
+            run.unused[key] = run.unused.get(key, 0) + int(np.isfinite(column).sum())
             continue
-        run.rows.add(int(step), cleaned, [row[n] for n, _ in kept], trained=trained)
-    for name in (*steps, "_step", "_timestamp"):
-        run.unused.pop(name, None)
-    return lost
+        columns[name] = column if name not in columns else np.where(np.isnan(columns[name]), column, columns[name])
+        there = np.isfinite(column)
+        trained |= there & run.mapping.trains(name)
+        if name != "_runtime":
+            useful |= there
+    placed = useful & np.isfinite(step) & (step >= 0)
+    run.rows.add_columns(step[placed].astype(np.int64), {k: c[placed] for k, c in columns.items()}, trained[placed])
+    return int((useful & ~placed).sum())
