@@ -77,7 +77,7 @@ def provenance(a: Analysis, *, command: str = "") -> Section:
                 "confidence": row["confidence"],
                 "trainer": row["trainer"],
                 "git_commits": " ".join(seen),
-                "sha256": _digest(path),
+                "sha256": digest(path),
             }
         )
     frame = pd.DataFrame(rows)
@@ -121,7 +121,7 @@ def _record(path: Path) -> records.RunRecord | None:
         return None
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     digest = hashlib.sha256()
     for name in (records.RUN, records.STEPS, records.EVALS):
         file = path / name

@@ -1,0 +1,463 @@
+"""The study file: which runs, which are left out and why, how they are fitted; and everything that follows from it.
+
+    title: What RL adds to three small models
+    runs:
+      - path: runs/ladder                     # run folders, read only; relative to this file
+        where: params > 1e5                   # of the runs table, as pandas.DataFrame.query reads it
+      - import: logs/verl.log                 # or any source of scaling.importers
+        source: verl
+    exclude:
+      - run: ladder-7                         # run id or name; * matches anything
+        reason: collapsed at step 300
+    benchmark: chain/held-out
+    axis: total_flops
+    fit_after: 1e11                           # unit of the axis; leave out to fit every evaluation
+    factors: [model, recipe_hash]             # runs that agree in these are seeds of one law
+    law: ensemble
+    draws: 1000
+    seed: 0
+
+`run_study` rebuilds every figure, table and number of it; `compare_studies` says what changed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import scaling
+from scaling import _study_print as to_print
+from scaling.curve import AXES, Curve
+from scaling.errors import ConfigError
+from scaling.report.provenance import digest
+from scaling.report.tables import write_table
+from scaling.runs import RunTable, load_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scaling.fitting import Fit
+
+__all__ = ["Exclusion", "Source", "Study", "StudyResult", "compare_studies", "load_study", "run_study"]
+
+MULTIPLES = (2.0, 4.0, 10.0)  # forecasts at so many times the last evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where runs are from: a folder of run directories, or a foreign log and its importer."""
+
+    path: str = ""
+    where: str = ""
+    import_: str = ""
+    source: str = ""
+    mapping: str = ""
+    gpus: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """A run that is left out, with the reason that the paper gives."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study file, checked.
+
+    Attributes:
+        title: of the study.
+        runs: where the runs are from.
+        exclude: runs left out, each with its reason.
+        benchmark: held-out benchmark; may be left out when there is one only.
+        metric: ``pass@1``, or another that `RunTable.curves` knows.
+        axis: one of `scaling.curve.AXES`.
+        fit_after: evaluations before this compute are not fitted [unit of the axis].
+        factors: columns of the runs table; runs that agree in them are seeds of one law.
+        law: as for `scaling.fit`.
+        level: of intervals [0 to 1].
+        draws: behind the intervals [1].
+        seed: of the draws.
+        folder: of the file; paths are relative to it.
+    """
+
+    title: str
+    runs: tuple[Source, ...]
+    exclude: tuple[Exclusion, ...] = ()
+    benchmark: str | None = None
+    metric: str = "pass@1"
+    axis: str = "total_flops"
+    fit_after: float | None = None
+    factors: tuple[str, ...] = ("model", "recipe_hash")
+    law: str = "ensemble"
+    level: float = 0.9
+    draws: int = 1000
+    seed: int = 0
+    folder: Path = field(default_factory=Path)
+
+    def settings(self) -> dict[str, Any]:
+        """What affects the numbers, as plain values."""
+        keys = ("benchmark", "metric", "axis", "fit_after", "factors", "law", "level", "draws", "seed")
+        return {k: list(v) if isinstance(v := getattr(self, k), tuple) else v for k in keys} | {
+            "exclude": [{"run": e.run, "reason": e.reason} for e in self.exclude]
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """A study that was run: its curves, its fits, and the record of what they were made from.
+
+    Attributes:
+        study: the file.
+        table: the runs, exclusions taken out.
+        excluded: run id -> reason.
+        curves: group -> curves, one a run.
+        fits: group -> fit.
+        record: the contents of ``study.json``: settings, versions, hashes of the runs, every number.
+    """
+
+    study: Study
+    table: RunTable
+    excluded: Mapping[str, str]
+    curves: Mapping[str, list[Curve]]
+    fits: Mapping[str, Fit]
+    record: Mapping[str, Any]
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        ConfigError: it is not there, is not YAML, or a key is unknown, missing or of the wrong type.
+    """
+    import yaml
+
+    target = Path(path)
+    try:
+        body = yaml.safe_load(target.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"study file {target} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"study file {target} must be YAML: {told}") from error
+    if not isinstance(body, dict):
+        raise ConfigError(f"study file {target} must hold keys such as 'title' and 'runs', got {type(body).__name__}")
+    known = {f.name for f in fields(Study)} - {"folder"}
+    _only(body, known, str(target))
+    for key in ("title", "runs"):
+        if not body.get(key):
+            raise ConfigError(f"{target}: '{key}' is missing")
+    values = dict(body)
+    values["runs"] = tuple(
+        _source(entry, f"{target}: runs[{i}]") for i, entry in enumerate(_list(body, "runs", target))
+    )
+    excluded = enumerate(_list(body, "exclude", target))
+    values["exclude"] = tuple(_exclusion(entry, f"{target}: exclude[{i}]") for i, entry in excluded)
+    if "factors" in body:
+        values["factors"] = tuple(str(f) for f in _list(body, "factors", target))
+    for key, kinds in (("fit_after", (int, float)), ("draws", (int,)), ("seed", (int,)), ("level", (float,))):
+        values[key] = _number(values.get(key), kinds, f"{target}: {key}", getattr(Study, key))
+    if values.get("axis", "total_flops") not in AXES:
+        raise ConfigError(f"{target}: axis must be one of {', '.join(AXES)}, got {values['axis']!r}")
+    return Study(**values, folder=target.parent)
+
+
+def run_study(
+    study: Study,
+    out: str | Path | None = None,
+    *,
+    progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
+) -> StudyResult:
+    """Load, fit, and write everything that follows from a study file.
+
+    Args:
+        study: from `load_study`.
+        out: folder to write to: ``study.json``, tidy ``runs``, ``curves``, ``fits`` and ``forecasts`` as CSV and JSON,
+            ``evals.parquet``, ``fits/*.npz`` with their draws (`scaling.load_fit`), ``figures/``, and for LaTeX
+            ``table.tex`` (booktabs), ``numbers.tex``, ``methods.tex``, ``references.bib``. None writes nothing.
+        progress: wraps the iteration over fits, for a progress bar.
+
+    Raises:
+        ConfigError: an exclusion or a query matches no run.
+    """
+    from scaling.fitting import fit
+
+    table, excluded = _select(study)
+    if study.benchmark is None and table.evals["benchmark"].nunique() == 1:
+        study = replace(study, benchmark=str(table.evals["benchmark"].iloc[0]))
+    curves = _by_size(
+        table.curves(benchmark=study.benchmark, metric=study.metric, axis=study.axis, by=list(study.factors))
+    )
+    fits: dict[str, Fit] = {}
+    names = list(curves)
+    for name in progress(names, len(names), "fitting") if progress else names:
+        fits[name] = fit(curves[name], law=study.law, fit_after=study.fit_after, draws=study.draws, seed=study.seed)
+    result = StudyResult(study, table, excluded, curves, fits, _record(study, table, excluded, curves, fits))
+    if out is not None:
+        _write(result, Path(out))
+    return result
+
+
+def compare_studies(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What changed between two ``study.json``: runs, settings, versions, and every number that moved, one line each.
+
+    Example:
+        >>> compare_studies({"runs": {"a": "1"}, "numbers": {}}, {"runs": {"a": "1", "b": "2"}, "numbers": {}})
+        ['run added: b']
+    """
+    lines = []
+    before, after = old.get("runs", {}), new.get("runs", {})
+    lines += [f"run added: {run}" for run in after if run not in before]
+    lines += [f"run removed: {run}" for run in before if run not in after]
+    lines += [
+        f"run changed: {run} (its records have other contents)"
+        for run in after
+        if before.get(run, after[run]) != after[run]
+    ]
+    for part in ("settings", "versions"):
+        a, b = old.get(part, {}), new.get(part, {})
+        lines += [f"{part[:-1]} {k}: {a.get(k)} -> {b.get(k)}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+    a, b = old.get("numbers", {}), new.get("numbers", {})
+    for group in sorted({*a, *b}):
+        if group not in a or group not in b:
+            lines.append(f"group {'added' if group in b else 'removed'}: {group}")
+            continue
+        for key in b[group]:
+            if not _same(a[group].get(key), b[group][key]):
+                lines.append(f"{group}: {key} {_shown(a[group].get(key))} -> {_shown(b[group][key])}")
+    return lines
+
+
+def _select(study: Study) -> tuple[RunTable, dict[str, str]]:
+    table = _concat([_load(study, source) for source in study.runs])
+    excluded: dict[str, str] = {}
+    for exclusion in study.exclude:
+        rows = [
+            row["run_id"]
+            for row in table.runs.to_dict("records")
+            if fnmatch.fnmatchcase(str(row["run_id"]), exclusion.run)
+            or fnmatch.fnmatchcase(str(row["name"]), exclusion.run)
+        ]
+        if not rows:
+            raise ConfigError(f"exclude: no run has the id or name {exclusion.run!r}; remove the line or correct it")
+        excluded |= dict.fromkeys(rows, exclusion.reason)
+    kept = [run for run in table.runs["run_id"] if run not in excluded]
+    if not kept:
+        raise ConfigError("exclude: every run is left out, nothing remains to fit")
+    return table.select(kept), excluded
+
+
+def _by_size(curves: Mapping[str, list[Curve]]) -> dict[str, list[Curve]]:
+    def params(name: str) -> float:
+        value = curves[name][0].labels.get("params")
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.inf
+
+    return {name: curves[name] for name in sorted(curves, key=lambda name: (params(name), name))}
+
+
+def _load(study: Study, source: Source) -> RunTable:
+    if source.import_:
+        from scaling.importers import load
+
+        path = source.import_ if source.source == "wandb" else study.folder / source.import_
+        mapping = (
+            (study.folder / source.mapping) if source.mapping.endswith((".yaml", ".yml")) else source.mapping or None
+        )
+        table = load(path, source.source, mapping, gpus=source.gpus)
+    else:
+        table = load_runs(study.folder / source.path)
+    if not source.where:
+        return table
+    try:
+        rows: Any = table.runs.query(source.where, engine="python", local_dict={}, global_dict={})
+    except Exception as error:  # pandas raises a dozen kinds for what a query may get wrong
+        columns = ", ".join(table.runs.columns)
+        raise ConfigError(
+            f"where: {source.where!r} is no query of the runs table ({error}); columns are {columns}"
+        ) from error
+    if rows.empty:
+        raise ConfigError(
+            f"where: {source.where!r} matches none of {len(table.runs)} runs in {source.path or source.import_}"
+        )
+    return table.select(rows["run_id"])
+
+
+def _concat(tables: list[RunTable]) -> RunTable:
+    import pandas as pd
+
+    if len(tables) == 1:
+        return tables[0]
+    runs = pd.concat([t.runs for t in tables], ignore_index=True)
+    twice = runs["run_id"][runs["run_id"].duplicated()].unique()
+    if len(twice):
+        raise ConfigError(f"runs: {len(twice)} run(s) are in two sources, first {twice[0]}: name each once")
+    steps, evals = (pd.concat([getattr(t, n) for t in tables], ignore_index=True) for n in ("steps", "evals"))
+    return RunTable(runs=runs, steps=steps, evals=evals, skipped=tuple(s for t in tables for s in t.skipped))
+
+
+def _record(
+    study: Study,
+    table: RunTable,
+    excluded: Mapping[str, str],
+    curves: Mapping[str, list[Curve]],
+    fits: Mapping[str, Fit],
+) -> dict[str, Any]:
+    rows = table.runs.to_dict("records")
+    return {
+        "title": study.title,
+        "settings": study.settings(),
+        "versions": to_print.versions() | {"rl-scaling": scaling.__version__},
+        "runs": {str(r["run_id"]): digest(Path(str(r["path"]))) for r in rows},
+        "excluded": dict(excluded),
+        "numbers": {name: _numbers(study, curves[name], found) for name, found in fits.items()},
+    }
+
+
+def _numbers(study: Study, members: list[Curve], found: Fit) -> dict[str, Any]:
+    last = max(float(c.compute.max()) for c in members)
+    final = [float(c.finite().performance[-1]) for c in members if len(c.finite())]
+    out: dict[str, Any] = {
+        "runs": len(members),
+        "evaluations": sum(map(len, members)),
+        "largest_compute": last,
+        "final": sum(final) / len(final) if final else None,
+        "verdict": str(found.status),
+        "identified": bool(found.identified),
+    }
+    if not found.draws.size:
+        return out | {"message": found.message}
+    for key in ("asymptote", "efficiency_exponent", "c_mid", "r_0"):
+        if key == "asymptote" and not found.identified:  # what is not identified is not a number
+            out["asymptote_at_least"] = _finite(found.interval(key, study.level)[0])
+            continue
+        out[key] = [_finite(v) for v in found.interval(key, study.level)]
+    band = found.forecast([m * last for m in MULTIPLES], level=study.level)
+    for i, multiple in enumerate(MULTIPLES):
+        out[f"forecast_at_{multiple:g}x"] = [_finite(v[i]) for v in (band.low, band.median, band.high)]
+    return out
+
+
+def _write(result: StudyResult, out: Path) -> None:
+    frames = _frames(result)
+    (out / "fits").mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        write_table(frame, out, name)
+        frame.to_parquet(out / f"{name}.parquet", index=False)
+    result.table.evals.to_parquet(out / "evals.parquet", index=False)
+    for i, (name, found) in enumerate(result.fits.items()):
+        if found.draws.size:
+            found.save(out / "fits" / f"{i:03d}-{to_print.slug(name)}.npz")
+    (out / "table.tex").write_text(to_print.table(result.record), encoding="utf-8")
+    (out / "numbers.tex").write_text(to_print.numbers(result.record), encoding="utf-8")
+    methods = to_print.methods(result.record, result.table)
+    (out / "methods.txt").write_text(methods + "\n", encoding="utf-8")
+    (out / "methods.tex").write_text(to_print.escape(methods) + "\n", encoding="utf-8")
+    (out / "references.bib").write_text(to_print.bibliography(result.record), encoding="utf-8")
+    to_print.figures(result.curves, result.fits, out / "figures", level=result.study.level)
+    # last, so that its presence says that the rest is complete
+    (out / "study.json").write_text(json.dumps(result.record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _frames(result: StudyResult) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+
+    points, parameters, forecasts = [], [], []
+    for name, members in result.curves.items():
+        low, high = result.fits[name].window
+        for c in members:
+            errors = c.stderr if c.stderr is not None else [math.nan] * len(c)
+            points += [
+                {"group": name, "run_id": c.run_id, "axis": c.axis, "compute": float(x), "metric": c.metric,
+                 "performance": float(y), "stderr": float(e), "fitted": bool(low <= x <= high)}
+                for x, y, e in zip(c.compute, c.performance, errors)
+            ]  # fmt: skip
+        numbers = result.record["numbers"][name]
+        row: dict[str, Any] = {"group": name}
+        for key, value in numbers.items():
+            if key.startswith("forecast_at_"):
+                at = float(key.removeprefix("forecast_at_").removesuffix("x")) * numbers["largest_compute"]
+                forecasts.append({"group": name, "compute": at, **dict(zip(("low", "median", "high"), value))})
+            elif isinstance(value, list):
+                row[f"{key}_low"], row[f"{key}_high"] = value
+            else:
+                row[key] = value
+        parameters.append(row)
+    runs: Any = result.table.runs
+    return {
+        "runs": runs[[c for c in runs.columns if c != "path"]],
+        "curves": pd.DataFrame(points),
+        "fits": pd.DataFrame(parameters),
+        "forecasts": pd.DataFrame(forecasts, columns=["group", "compute", "low", "median", "high"]),
+    }
+
+
+def _source(entry: Any, where: str) -> Source:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where} must have keys such as 'path', got {entry!r}")
+    _only(entry, {"path", "where", "import", "source", "mapping", "gpus"}, where)
+    if bool(entry.get("path")) == bool(entry.get("import")):
+        raise ConfigError(f"{where} must have either 'path' (run folders) or 'import' (a foreign log)")
+    if entry.get("import") and not entry.get("source"):
+        raise ConfigError(f"{where}: 'import' needs 'source', the importer: wandb, verl, trl, table, ...")
+    values = {("import_" if k == "import" else k): str(v) for k, v in entry.items() if k != "gpus"}
+    return Source(**values, gpus=_number(entry.get("gpus"), (int, float), f"{where}: gpus", None))
+
+
+def _exclusion(entry: Any, where: str) -> Exclusion:
+    if not isinstance(entry, dict) or not entry.get("run") or not entry.get("reason"):
+        raise ConfigError(
+            f"{where} must have 'run' and 'reason', got {entry!r}: a run is never left out without a reason"
+        )
+    _only(entry, {"run", "reason"}, where)
+    return Exclusion(run=str(entry["run"]), reason=str(entry["reason"]))
+
+
+def _only(entry: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(str(k) for k in entry if k not in known)
+    if unknown:
+        raise ConfigError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+
+
+def _list(body: Mapping[str, Any], key: str, target: Path) -> list[Any]:
+    value = body.get(key) or []
+    if not isinstance(value, list):
+        raise ConfigError(f"{target}: '{key}' must be a list, got {value!r}")
+    return value
+
+
+def _number(value: Any, kinds: tuple[type, ...], where: str, default: Any) -> Any:
+    if value is None:
+        return default
+    if isinstance(value, str):  # YAML 1.1 reads 1e11 as text
+        try:
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"{where} must be a number, got {value!r}") from None
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ConfigError(f"{where} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
+    return value
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(float(value)) else None
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return all(_same(x, y) for x, y in zip(a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    return a == b
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_shown(v) for v in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
