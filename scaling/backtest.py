@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling._callable import make_callable
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 
@@ -251,3 +252,6 @@ def _named(
             name = f"{name} ({i})"
         out[name] = seeds
     return out
+
+
+make_callable(__name__)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling._callable import make_callable
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
 
@@ -367,7 +368,10 @@ def _asymptotes(
     else:
         gaps = [rng.choice(two, 2000) - rng.choice(one, 2000)]
     pooled = _pool(gaps, rng)
-    loose = [name for name, f in (("the baseline's", fit_a), ("the other's", fit_b)) if not f.identified]
+    sides = zip(*couples) if len(couples) > 1 else ((fit_a,), (fit_b,))
+    loose = [
+        name for name, side in zip(("the baseline's", "the other's"), sides) if not all(f.identified for f in side)
+    ]
     if loose:
         status = f"asymptote not identified ({' and '.join(loose)})"
         return _contrast("asymptote", pooled, level, status=status, better_above=0.0), nothing
@@ -515,3 +519,6 @@ def _speed(s: Contrast) -> str:
     if s.median == 0:
         return f"more likely than not never reaches that score (at most {s.high:.2f} x)"
     return f"speed-up {s.median:.2f} x [{s.low:.2f}, {s.high:.2f}]"
+
+
+make_callable(__name__)

@@ -103,6 +103,10 @@ def notable(recipes: Mapping[str, Sequence[Curve]]) -> list[str]:
     for name, curves in recipes.items():
         for curve in curves:
             epochs = epoch_of(curve)
+            if epochs is None and curve.labels.get("epoch") is not None:
+                lines.append(
+                    f"{name}: label epoch of run {curve.run_id or '(unnamed)'} has not {len(curve)} values: epochs unknown"
+                )
             if epochs is not None and (epochs > MAX_EPOCHS).any():
                 late = epochs > MAX_EPOCHS
                 lines.append(
@@ -116,7 +120,10 @@ def notable(recipes: Mapping[str, Sequence[Curve]]) -> list[str]:
 
 
 def epoch_of(curve: Curve) -> NDArray[np.float64] | None:
-    """Epoch at each evaluation from the label ``epoch``: one value an evaluation, or the last one's, linear in compute."""
+    """Epoch at each evaluation from the label ``epoch``: one value an evaluation, or the last one's, linear in compute.
+
+    None where it is not recorded or has another length (of a curve that was cut).
+    """
     given: Any = curve.labels.get("epoch")
     if given is None or not len(curve):
         return None
@@ -125,13 +132,18 @@ def epoch_of(curve: Curve) -> NDArray[np.float64] | None:
         return np.sort(values)  # epochs only grow, and a curve is sorted by compute
     if values.size == 1 and curve.compute[-1] > 0:
         return values[0] * curve.compute / curve.compute[-1]
-    raise ScalingError(f"label epoch must hold one value or {len(curve)}, got {values.size} (run {curve.run_id!r})")
+    return None
 
 
 def fresh(curve: Curve) -> Curve:
     """The part of a training reward curve whose prompts were seen for the first time (first epoch; all if not recorded)."""
     epochs = epoch_of(curve)
-    return curve if epochs is None else curve._take(epochs <= 1.0)
+    if epochs is None:
+        return curve
+    first = epochs <= 1.0
+    cut = curve._take(first)
+    cut.labels["epoch"] = epochs[first]
+    return cut
 
 
 def item_contrast(a: Sequence[Curve], b: Sequence[Curve]) -> tuple[float, str]:
