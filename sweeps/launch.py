@@ -141,6 +141,8 @@ def start_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         print(", ".join(f"{n} {what}" for what, n in counts.items() if n), flush=True)
         if todo:
             _submit(notes, todo, active=counts["already queued or running"])
+        elif runs[0].config.cluster.engine == "local":
+            engines.engine("local").ensure(notes)  # the last one may have been killed with jobs still queued
     return todo
 
 

@@ -118,8 +118,16 @@ def start(notes: Notes, jobs: Sequence[Job], slots: Slots) -> None:
     for job in jobs:
         notes.write(job)
     write_json(notes.folder / "local.json", {"slots": slots.names, "per_run": slots.per_run})
-    if is_locked(notes.folder / "supervisor.lock"):
-        return  # it looks again before it leaves, and leaves only while it holds the notes
+    ensure(notes)
+
+
+def ensure(notes: Notes) -> None:
+    """Start a supervisor if none is alive; the caller holds the notes.
+
+    One that is alive looks for new jobs before it leaves, and leaves only while it holds the notes: none is missed.
+    """
+    if is_locked(notes.folder / "supervisor.lock") or not (notes.folder / "local.json").is_file():
+        return
     with (notes.folder / "supervisor.log").open("ab") as log:
         subprocess.Popen(
             [sys.executable, "-m", "sweeps.launching.local", str(notes.sweep_dir.resolve())],
@@ -133,10 +141,9 @@ def refresh(notes: Notes, jobs: Sequence[Job]) -> list[Job]:
         return list(jobs)
     out = []
     for job in jobs:
-        orphaned = time.time() - job.submitted > START_SECONDS
         if job.state == "running" and not job.alive:
-            job = job.but(state="ended", returncode=job.returncode or 1, cause=job.cause or "its process vanished, and its supervisor with it")
-        elif job.state == "queued" and orphaned:
+            job = _vanished(notes, job)
+        elif job.state == "queued" and time.time() - job.submitted > START_SECONDS:
             job = job.but(state="ended", returncode=1, cause=f"no supervisor took it: see {notes.folder / 'supervisor.log'}")
         out.append(job)
     return out
@@ -175,8 +182,7 @@ def _turn(notes: Notes, children: dict[str, subprocess.Popen[bytes]]) -> bool:
                 jobs[run_id] = _ended(job, child.returncode)
                 notes.write(jobs[run_id])
             elif child is None and job.engine == "local" and job.state == "running" and not job.alive:
-                code = 0 if _done(notes, run_id) else 1  # it outlived the supervisor that could have read its exit code
-                jobs[run_id] = job.but(state="ended", ended=time.time(), returncode=code, cause=last_words(Path(job.log)) if code else None)
+                jobs[run_id] = _vanished(notes, job)
                 notes.write(jobs[run_id])
         queued = sorted((j for j in jobs.values() if j.engine == "local" and j.state == "queued"), key=lambda j: j.submitted)
         slots = _slots(notes)
@@ -190,8 +196,11 @@ def _turn(notes: Notes, children: dict[str, subprocess.Popen[bytes]]) -> bool:
         return busy
 
 
-def _done(notes: Notes, run_id: str) -> bool:
-    return read_json(notes.sweep_dir / run_id / RUN).get("status") in (*DONE, "interrupted")
+def _vanished(notes: Notes, job: Job) -> Job:
+    """The end of a process that outlived the supervisor which could have read its exit code: its records say how."""
+    code = 0 if read_json(notes.sweep_dir / job.run_id / RUN).get("status") in (*DONE, "interrupted") else 1
+    words = last_words(Path(job.log))
+    return job.but(state="ended", ended=time.time(), returncode=code, cause=f"its process vanished; last line: {words or 'none'}" if code else None)
 
 
 def _slots(notes: Notes) -> Slots:

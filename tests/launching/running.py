@@ -43,6 +43,17 @@ class Shell:
         return text
 
 
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """What a process prints until a line has ``word``."""
+    assert process.stdout is not None
+    text = ""
+    while word not in text:
+        line = process.stdout.readline()
+        assert line, f"it ended before saying {word!r}: {text}"
+        text += line
+    return text
+
+
 def run_dirs(sweep: Path) -> list[Path]:
     return sorted(p.parent for p in sweep.glob("*/run.json"))
 

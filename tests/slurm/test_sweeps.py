@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.launching.running import Shell, jobs, record, run_dirs, steps, until
+from tests.launching.running import Shell, jobs, read_until, record, run_dirs, steps, until
 from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
@@ -88,10 +88,9 @@ def test_rerun_during_a_live_sweep_submits_nothing_twice_and_ctrl_c_leaves_it(sh
     out = shell.train("sweep=l", "seed=0,1", "budget.steps=40", "name=seconds:0.15", "launch.wait=false")
     assert "rl-scaling sweep status" in out and time.monotonic() - before < 60
     again = shell.start("sweep=l", "seed=0,1", "budget.steps=40", "name=seconds:0.15")
-    until(lambda: len(run_dirs(shell.runs / "l")) == 2)
-    time.sleep(3)
+    text = read_until(again, "] ")
     again.send_signal(signal.SIGINT)
-    text = again.communicate(timeout=60)[0]
+    text += again.communicate(timeout=60)[0]
     assert "2 already queued or running" in text and "the runs go on" in text and "sweep cancel" in text and again.returncode == 130
     shell.train("sweep=l", "seed=0,1", "budget.steps=40", "name=seconds:0.15")
     assert all(len(j["job_ids"]) == 1 for j in jobs(shell.runs / "l"))
