@@ -119,7 +119,7 @@ class Evaluator(TrainerCallback):
     def evaluate(self, step: int, *, base: bool = False) -> None:
         """Evaluate all benchmarks that are due at ``step`` and write their lines."""
         start = time.perf_counter()
-        total, rows = ComputeCost(), {}
+        total, rows, regular = ComputeCost(), {}, 0.0
         for name, benchmark in self.benchmarks.items():
             setting = self.settings[name]
             if self.points % setting.thin and not base:
@@ -127,17 +127,20 @@ class Evaluator(TrainerCallback):
             sampled = self._sample(benchmark, setting, step, k=setting.k, temperature=setting.temperature)
             self._write(step, name, setting, "sampled", sampled.successes, sampled, temperature=setting.temperature)
             total = total + sampled.cost
+            regular += sampled.cost.evaluation_flops
             rows |= self._scores(name, benchmark, setting, sampled)
-            if setting.greedy:
+            if setting.greedy or base:
                 greedy = self._sample(benchmark, setting, step, k=1, temperature=None)
                 self._write(step, name, setting, "greedy", greedy.successes, greedy, temperature=0.0)
                 total = total + greedy.cost
+                regular += greedy.cost.evaluation_flops if setting.greedy else 0.0
                 rows[f"eval/{name}/greedy"] = greedy.accuracy
             if self.shown and self.meter.tracker is not None:
                 self.meter.tracker.log_completions(step, _examples(name, benchmark, sampled, self.shown))
             if base:
                 self.say(_base_line(name, benchmark, sampled))
-        self.one_cost = total.evaluation_flops or self.one_cost  # before the base's best decoding, done once
+        if not base or not self.one_cost:  # what a later point will cost: without the base's best decoding, done once
+            self.one_cost = regular or self.one_cost
         if base:
             total = total + self._best_decoding(step)
         self.points += 1

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,13 @@ def read_base(folder: Path) -> BaseRecord | None:
 
 
 def pretrain(
-    model_config: ScratchModel, task: Any, config: PretrainConfig, directory: str | Path, *, progress: bool = True
+    model_config: ScratchModel,
+    task: Any,
+    config: PretrainConfig,
+    directory: str | Path,
+    *,
+    progress: bool = True,
+    report: Callable[[int, int], None] = lambda step, total: None,
 ) -> BaseRecord:
     """Pretrain a base, or find it finished in ``directory``.
 
@@ -142,6 +148,7 @@ def pretrain(
         config: the pretraining.
         directory: where bases lie, one folder each, named by its hash.
         progress: show a progress bar.
+        report: called now and then with the steps done and to do.
     """
     from filelock import FileLock
 
@@ -154,14 +161,20 @@ def pretrain(
     with FileLock(f"{folder}.lock"):
         found = read_base(folder)
         if found is None:
-            _train(model_config, task, config, folder, digest, progress)
+            _train(model_config, task, config, folder, digest, progress, report)
             found = read_base(folder)
     assert found is not None
     return found
 
 
 def _train(
-    model_config: ScratchModel, task: Any, config: PretrainConfig, folder: Path, digest: str, progress: bool
+    model_config: ScratchModel,
+    task: Any,
+    config: PretrainConfig,
+    folder: Path,
+    digest: str,
+    progress: bool,
+    report: Callable[[int, int], None],
 ) -> None:
     import torch
     from tqdm import tqdm
@@ -197,7 +210,8 @@ def _train(
             tokens, flops, hardware = _cost(shape, input_ids, labels, task.prompt_width)
             done = {"step": step + 1, "tokens": done["tokens"] + tokens, "flops": done["flops"] + flops,
                     "hardware_flops": done["hardware_flops"] + hardware, "seconds": done["seconds"]}  # fmt: skip
-            if step % 25 == 0:
+            if step % 10 == 0:
+                report(step + 1, config.steps)
                 bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             now = time.perf_counter()
             if now - saved > _SAVE_EVERY:

@@ -64,7 +64,14 @@ def train(config: RunConfig) -> Path:
         # 1. the base model, pretrained here or published
         if isinstance(config.model, ScratchModel):
             directory.progress("pretrain", 0, config.pretrain.steps)
-            base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=sys.stderr.isatty())
+            base = pretrain(
+                config.model,
+                task,
+                config.pretrain,
+                config.bases_dir,
+                progress=sys.stderr.isatty(),
+                report=lambda done, total: directory.progress("pretrain", done, total),
+            )
             stage, where = base.stage(), base.path
         else:
             stage, where = config.model.stage(shape_of(config.model, task)), None
