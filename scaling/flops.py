@@ -111,7 +111,7 @@ def training_flops(
         return 3 * _forward(shape, prompts + completions, completions)
     tokens, head = prompts + completions, completions * shape.head_flops_per_token
     linear = tokens * (2 * shape.body_flops_per_token - _first_inputs_flops(shape))
-    adapters = tokens * 3 * _adapter_flops_per_token(shape, lora_rank)
+    adapters = tokens * (3 * _adapter_flops_per_token(shape, lora_rank) - _first_adapters_flops(shape, lora_rank))
     return float(np.sum(linear + adapters + 3 * _pair_flops(shape, tokens) + 2 * head))
 
 
@@ -226,7 +226,9 @@ def training_hardware_flops(
     head_again = head if fused_head else 0.0
     if not lora:
         return 3 * (linear + attention + head) + again + head_again
-    first = 0.0 if gradient_checkpointing else tokens * _first_inputs_flops(shape)
+    # with checkpointing, the first block's input is made to carry gradients
+    unneeded = _first_inputs_flops(shape) + _first_adapters_flops(shape, lora_rank)
+    first = 0.0 if gradient_checkpointing else tokens * unneeded
     return 2 * (linear + head) - first + 3 * (attention + adapters) + again + head_again
 
 
@@ -283,6 +285,12 @@ def _adapter_flops_per_token(shape: ModelShape, rank: int) -> float:
     h, q, kv = shape.hidden_size, shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     sides = (h + q) * 2 + (h + kv) * 2 + (h + shape.intermediate_size) * (3 if shape.gated else 2)
     return 2.0 * rank * sides * shape.num_layers
+
+
+def _first_adapters_flops(shape: ModelShape, rank: int) -> float:
+    """Gradient of the embedding through the first block's adapters, per token, which nothing needs."""
+    readers = 3 + ((2 if shape.gated else 1) if shape.parallel_residual else 0)
+    return 2.0 * rank * shape.hidden_size * readers
 
 
 def _skipped_flops_per_token(shape: ModelShape) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class LedgerLine:
         hours: their ratio, or why there is none.
         flops: their ratio, or why there is none.
         trust: cell -> trust.
+        kind: as in `RLRun`; an ``estimate`` is shown, never compared with.
         comparable: false where the base is distilled, pruned or fine-tuned, so that 6ND is not what it cost.
         notes: what must be said beside the numbers.
         source: citation.
@@ -55,6 +56,7 @@ class LedgerLine:
     notes: tuple[str, ...]
     source: str
     comparable: bool = True
+    kind: str = "rl"
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `COLUMNS`; a dash where a number is not known."""
@@ -132,13 +134,14 @@ def yours(table: RunTable, text: str = "") -> list[LedgerLine]:
     return [line for line in lines if _has(text, line.name, line.base, line.chip)]
 
 
-def neighbours(line: LedgerLine, others: Iterable[LedgerLine]) -> str:
+def neighbours(line: LedgerLine, others: Sequence[LedgerLine]) -> str:
     """Where a row stands among others by its FLOP ratio, else its GPU-hour ratio; "" if neither is known."""
     for kind, unit in (("flops", "FLOPs"), ("hours", "GPU-hours")):
         mine = getattr(line, kind)
         if isinstance(mine, str):
             continue
-        known = sorted((getattr(o, kind).value, o.name) for o in others if not isinstance(getattr(o, kind), str))
+        real = [other for other in others if other.kind != "estimate" and not isinstance(getattr(other, kind), str)]
+        known = sorted((getattr(other, kind).value, other.name) for other in real)
         below = [name for value, name in known if value <= mine.value]
         above = [name for value, name in known if value > mine.value]
         parts = [f"more than {below[-1]}"] if below else []
@@ -172,6 +175,7 @@ def _published(row: RLRun) -> LedgerLine:
         notes=tuple(notes),
         source=row.source,
         comparable=base is None or (base.comparable and not row.base_note),
+        kind=row.kind,
     )
 
 

@@ -152,6 +152,38 @@ def test_frozen_matrices_as_with_lora(architecture):
     assert got == pytest.approx(want, rel=0.005)
 
 
+class Adapted(torch.nn.Module):
+    """A frozen matrix with a trainable low-rank adapter beside it."""
+
+    def __init__(self, frozen, rank):
+        super().__init__()
+        self.frozen = frozen
+        self.down = torch.nn.Linear(frozen.in_features, rank, bias=False)
+        self.up = torch.nn.Linear(rank, frozen.out_features, bias=False)
+
+    def forward(self, x):
+        return self.frozen(x) + self.up(self.down(x))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "olmo2"])
+def test_lora_with_its_adapters(architecture):
+    model, shape = build(architecture, True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for block in model.model.layers:
+        for name, module in list(block.named_modules()):
+            if isinstance(module, torch.nn.Linear):
+                parent = block.get_submodule(name.rpartition(".")[0])
+                setattr(parent, name.rpartition(".")[2], Adapted(module, 4))
+    rows = torch.randint(1, 40, (BATCH, PROMPT + COMPLETION))
+    model.train()
+    got = counted(lambda: model(rows, use_cache=False, logits_to_keep=COMPLETION).logits.logsumexp(-1).sum().backward())
+    want = training_hardware_flops(
+        shape, batch=BATCH, prompt_width=PROMPT, completion_width=COMPLETION, lora=True, lora_rank=4
+    )
+    assert got == pytest.approx(want, rel=0.005)
+
+
 def test_fused_head_of_trl_is_four_passes():
     """TRL's chunked log-probabilities keep no logits: one product forward, three in the backward pass.
 

@@ -1,0 +1,331 @@
+"""``rl-scaling plan``: what sizes and budgets cost, what a budget buys, which next run helps most."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scaling.errors import ScalingError
+
+if TYPE_CHECKING:
+    from scaling.fitting import Fit
+    from scaling.flops import ModelShape
+    from scaling.plan import PlannedRun
+    from scaling.pretraining import JointFit
+    from scaling.runs import RunTable
+    from scaling.throughput import Throughput
+    from scaling.workload import Workload
+
+_DEFAULT_STEP = {"prompts_per_step": 32, "group_size": 16, "prompt_length": 256.0, "completion_length": 4096.0}
+_DEFAULT_SOURCE = "DeepSeek-R1-Zero's batch of 32 x 16 rollouts (arXiv:2501.12948); lengths assumed"
+
+
+@click.command()
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME", help="A public model, e.g. Qwen2.5-7B; may be repeated."
+)
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A config.json of your own; may be repeated.",
+)
+@click.option("--runs", type=click.Path(path_type=Path), help="Measured runs: their sizes, lengths, rates and scores.")
+@click.option("--accelerator", metavar="NAME", help="Device to plan for, e.g. H100; default that of --runs.")
+@click.option("--gpu-hours", multiple=True, type=float, help="Budget in GPU-hours; may be repeated.")
+@click.option("--flops", multiple=True, type=float, help="Budget in model FLOPs; may be repeated.")
+@click.option("--steps", multiple=True, type=int, help="Budget in optimiser steps; may be repeated.")
+@click.option("--prompts-per-step", type=int, help="Prompts of one batch of rollouts.")
+@click.option("--group-size", type=int, help="Rollouts per prompt.")
+@click.option("--prompt-length", type=float, help="Mean prompt [tokens].")
+@click.option("--completion-length", type=float, help="Mean completion [tokens].")
+@click.option("--reference-model", is_flag=True, help="A reference model scores each rollout (beta > 0).")
+@click.option("--lora", is_flag=True, help="Only adapters are trained.")
+@click.option(
+    "--price", type=float, metavar="USD", help="Price of a GPU-hour; default the stated one, where there is one."
+)
+@click.option("--benchmark", help="Benchmark of --runs whose score is predicted.")
+@click.option("--next", "target", metavar="TARGET", help="Rank next runs: 'asymptote', or an RL compute in FLOPs.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def plan(
+    models: tuple[str, ...],
+    configs: tuple[Path, ...],
+    runs: Path | None,
+    accelerator: str | None,
+    gpu_hours: tuple[float, ...],
+    flops: tuple[float, ...],
+    steps: tuple[int, ...],
+    price: float | None,
+    benchmark: str | None,
+    target: str | None,
+    form: str,
+    **step: Any,
+) -> None:
+    r"""Plan a grid of sizes and budgets: FLOPs, GPU-hours, money and, from measured runs, the expected score.
+
+    GPU-hours come from the rates of --runs where they were measured, else from a stated utilisation of the accelerator's peak;
+    the output says which, and how well such predictions meet the measured runs.
+
+    \b
+    Examples:
+      rl-scaling plan --model Qwen2.5-7B --accelerator H100 --gpu-hours 500
+      rl-scaling plan --model Qwen2.5-1.5B --model Qwen2.5-7B --accelerator H800 --steps 1000 --completion-length 8192
+      rl-scaling plan --runs runs/ladder --flops 1e20 --next asymptote
+    """
+    from scaling.plan import plan_grid
+
+    if target is not None and runs is None:
+        raise ScalingError("--next needs measured runs: --runs PATH")
+    table = _load(runs)
+    shapes, pretraining = _shapes(models, configs, table)
+    if not (gpu_hours or flops or steps):
+        raise ScalingError("a plan needs a budget: --gpu-hours, --flops or --steps")
+    workload, step_source = _workload(step, table)
+    throughput, hours_known, problem = _throughput(accelerator, table)
+    study, study_note = _study(table, benchmark)
+    usd, usd_source = _price(price, throughput)
+    if not hours_known and gpu_hours:
+        raise ScalingError(f"a budget in GPU-hours needs rates: name an --accelerator ({problem})")
+    grid = plan_grid(
+        shapes,
+        workload,
+        throughput,
+        gpu_hours=gpu_hours,
+        flops=flops,
+        steps=steps,
+        usd_per_hour=usd,
+        pretraining_flops=pretraining,
+        study=study,
+    )
+    if form == "json":
+        click.echo(json.dumps([_record(run, hours_known) for run in grid], indent=1))
+        return
+    from scaling.cli.ledger import _table as table_text
+
+    click.echo(table_text(_COLUMNS, [_cells(run, hours_known) for run in grid]))
+    click.echo(f"\nstep: {_step_text(workload)} ({step_source})")
+    click.echo(f"hours: {throughput.source if hours_known else problem}")
+    if usd_source and hours_known:
+        click.echo(f"money: {usd_source}")
+    click.echo(f"score: {study_note}")
+    if table is not None:
+        from scaling.throughput import check_hours
+
+        click.echo(f"check: {check_hours(table)}")
+    if study is not None:
+        click.echo("\n" + study.summary())
+    if target is not None and table is not None:
+        _advise(table, benchmark, target)
+
+
+_COLUMNS = (
+    "model", "steps", "rollouts", "generation", "scoring", "training", "total FLOPs", "of pretraining", "GPU-h", "USD", "score"
+)  # fmt: skip
+
+
+def _cells(run: PlannedRun, hours_known: bool) -> tuple[str, ...]:
+    def flops(value: float) -> str:
+        return f"{value:.2e}".replace("e+", "e") if value else "-"
+
+    hours = (
+        f"{_short(run.gpu_hours[1])} ({_short(run.gpu_hours[0])} to {_short(run.gpu_hours[2])})" if hours_known else "-"
+    )
+    money = f"{_short(run.usd[1])} ({_short(run.usd[0])} to {_short(run.usd[2])})" if run.usd and hours_known else "-"
+    ratio = "-" if run.pretraining_flops_ratio is None else f"{100 * run.pretraining_flops_ratio:.2g} %"
+    score = "-" if run.score is None else f"{run.score[0]:.3f} ({run.score[1]:.3f} to {run.score[2]:.3f})"
+    cost = run.cost
+    return (
+        run.model,
+        f"{run.steps:,}",
+        f"{cost.rollouts:,.0f}",
+        flops(cost.generation_flops),
+        flops(cost.scoring_flops),
+        flops(cost.training_flops),
+        flops(cost.total_flops),
+        ratio,
+        hours,
+        money,
+        score,
+    )
+
+
+def _record(run: PlannedRun, hours_known: bool) -> dict[str, Any]:
+    return {
+        "model": run.model,
+        "params": run.params,
+        "steps": run.steps,
+        **run.cost.to_dict(),
+        "total_flops": run.cost.total_flops,
+        "gpu_hours": run.gpu_hours[1] if hours_known else None,
+        "gpu_hours_low": run.gpu_hours[0] if hours_known else None,
+        "gpu_hours_high": run.gpu_hours[2] if hours_known else None,
+        "usd": run.usd[1] if run.usd and hours_known else None,
+        "pretraining_flops_ratio": run.pretraining_flops_ratio,
+        "score": run.score[0] if run.score else None,
+        "score_low": run.score[1] if run.score else None,
+        "score_high": run.score[2] if run.score else None,
+    }
+
+
+def _load(runs: Path | None) -> RunTable | None:
+    if runs is None:
+        return None
+    from scaling.runs import load_runs
+
+    return load_runs(runs)
+
+
+def _shapes(
+    models: tuple[str, ...], configs: tuple[Path, ...], table: RunTable | None
+) -> tuple[dict[str, ModelShape], dict[str, float]]:
+    """Shapes and pretraining FLOPs of the sizes to plan for."""
+    from scaling import reference
+    from scaling.shapes import ModelShape
+
+    shapes: dict[str, ModelShape] = {}
+    pretraining: dict[str, float] = {}
+    for name in models:
+        shapes[name] = reference.public_shape(name)
+        known = next((m for m in reference.pretrained_models() if m.name == name), None)
+        if known is not None and known.tokens:
+            pretraining[name] = known.flops
+    for path in configs:
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ScalingError(f"--config {path} cannot be read: {error.strerror}") from error
+        except json.JSONDecodeError as error:
+            raise ScalingError(f"--config {path} must be a config.json: {error}") from error
+        shapes[path.parent.name or path.stem] = ModelShape.from_config(config)
+    if not shapes and table is not None:
+        from scaling.records import read_run
+
+        for row in table.runs.sort_values("params").to_dict("records"):
+            shape = read_run(Path(row["path"])).model.get("shape")
+            if shape:
+                fields = {**shape, "windows": tuple(shape.get("windows") or ())}
+                shapes[row["model"]] = ModelShape(**fields)
+                pretraining[row["model"]] = row["pretraining_flops"]
+    if not shapes:
+        raise ScalingError("a plan needs sizes: --model NAME, --config PATH, or --runs whose records hold their shapes")
+    return shapes, {name: value for name, value in pretraining.items() if value == value}
+
+
+def _workload(step: dict[str, Any], table: RunTable | None) -> tuple[Workload, str]:
+    """The step: what was asked for, else what the runs did, else the defaults."""
+    from scaling.workload import Workload
+
+    known, source = dict(_DEFAULT_STEP), _DEFAULT_SOURCE
+    if table is not None and len(table.steps) and table.steps["rollouts"].sum() > 0:
+        rollouts = table.steps["rollouts"]
+        per_step = float(rollouts[rollouts > 0].median())
+        known = {
+            "prompts_per_step": max(1, round(per_step)),
+            "group_size": 1,
+            "prompt_length": float(table.steps["prompt_tokens"].sum() / rollouts.sum()),
+            "completion_length": float(table.steps["completion_tokens"].sum() / rollouts.sum()),
+        }
+        source = "means of the runs"
+    given = {key: value for key, value in step.items() if key in known and value is not None}
+    if given:
+        source = f"{', '.join(given)} as given; the rest: {source}" if len(given) < len(known) else "as given"
+    if "group_size" in given and "prompts_per_step" not in given and table is not None:
+        known["prompts_per_step"] = max(1, round(known["prompts_per_step"] / given["group_size"]))
+    return Workload(**{**known, **given}, reference_model=step["reference_model"], lora=step["lora"]), source
+
+
+def _throughput(name: str | None, table: RunTable | None) -> tuple[Throughput, bool, str]:
+    """Rates, whether they say anything about hours, and why not."""
+    from scaling.throughput import measured_throughput, stated_throughput
+
+    problem = "no accelerator named and no measured runs"
+    if table is not None:
+        try:
+            measured = measured_throughput(table)
+            if name is None or _same(name, measured.accelerator):
+                return measured, True, ""
+        except ScalingError as error:
+            problem = str(error)
+    if name is not None:
+        return stated_throughput(name), True, ""
+    return stated_throughput("H100"), False, f"not predicted: {problem}"
+
+
+def _same(one: str, other: str) -> bool:
+    from scaling.hardware import accelerator
+
+    try:
+        return accelerator(one).name == accelerator(other).name
+    except ScalingError:
+        return one.casefold() == other.casefold()
+
+
+def _price(price: float | None, throughput: Throughput) -> tuple[float | None, str]:
+    if price is not None:
+        return price, f"{price:g} USD a GPU-hour, as given"
+    from scaling.hardware import accelerator
+
+    try:
+        device = accelerator(throughput.accelerator)
+    except ScalingError:
+        return None, ""
+    if device.usd_per_hour is None:
+        return None, ""
+    return device.usd_per_hour, f"{device.usd_per_hour:g} USD a GPU-hour ({device.usd_source})"
+
+
+def _study(table: RunTable | None, benchmark: str | None) -> tuple[JointFit | None, str]:
+    if table is None:
+        return None, "not predicted without measured runs (--runs) of at least 3 sizes"
+    from scaling.pretraining import fit_joint
+
+    try:
+        groups = table.curves(benchmark=benchmark, axis="total_flops", by="params")
+        study = fit_joint({float(params): curves for params, curves in groups.items()})
+    except ScalingError as error:
+        return None, f"not predicted: {error}"
+    return study, f"joint fit of {len(groups)} sizes, 90 % interval of the expected score (its verdict below)"
+
+
+def _advise(table: RunTable, benchmark: str | None, target: str) -> None:
+    """Rank continuations and say stop or continue for each run."""
+    from tqdm import tqdm
+
+    from scaling.fitting import fit
+    from scaling.plan import next_run, stop_or_continue
+
+    goal: str | float = target
+    if target != "asymptote":
+        try:
+            goal = float(target)
+        except ValueError as error:
+            raise ScalingError(f"--next must be 'asymptote' or an RL compute in FLOPs, got {target!r}") from error
+    curves = table.curves(benchmark=benchmark, axis="total_flops", by="run_id")
+    names = dict(zip(table.runs["run_id"], table.runs["name"]))
+    fits: dict[str, Fit] = {}
+    for run_id, (curve, *_) in tqdm(curves.items(), desc="fitting", unit="run", leave=False, disable=None):
+        fits[f"{names.get(run_id) or run_id}"] = fit([curve])
+    click.echo("\nnext run, most narrowing per FLOP first (continuing at the present recipe):")
+    for candidate in next_run(fits, target=goal)[:6]:
+        click.echo(f"  {candidate}")
+    click.echo("\nstop or continue (to twice the compute so far; a gain of .01 matters):")
+    for name, one in fits.items():
+        if one.draws.size:
+            advice = stop_or_continue(one, by=2 * one.window[1])
+            click.echo(f"  {name}: {advice.decision} ({advice.reason})")
+        else:
+            click.echo(f"  {name}: no advice, {one.message}")
+
+
+def _step_text(workload: Workload) -> str:
+    parts = f"{workload.rollouts} rollouts, prompt {workload.prompt_length:.0f} and completion "
+    extras = [text for text, on in (("reference model", workload.reference_model), ("LoRA", workload.lora)) if on]
+    return parts + f"{workload.completion_length:.0f} tokens" + "".join(f", {text}" for text in extras)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
