@@ -457,6 +457,8 @@ def _dense(
     kept = {name: [fresh(c) for c in curves] for name, curves in reward.items()}
     if any(not curves or min(map(len, curves)) < 5 for curves in kept.values()):
         return None, "training reward was not used: fewer than five steps with fresh prompts (first epoch)"
+    if at is None:  # the places of the held-out comparison
+        at = [c.compute for c in pairs[0].difference]
     other = compare(
         kept, baseline=first, at=at, law=options["law"], level=level, margin=margin, factors=factors,
         fit_after=options["fit_after"], draws=options["draws"], seed=seed,
