@@ -88,7 +88,7 @@ def open_tracker(
     mode, reason = resolve_mode(mode)
     where = ""
     if mode == "offline":
-        where = f"; browse with: wandb leet {directory}"
+        where = f"; browse with: wandb leet {Path(directory) / 'wandb'}"
     elif mode == "online":
         where = f"; project {entity + '/' if entity else ''}{project}, run {run_id}"
     print(f"W&B: {mode} ({reason}){where}", flush=True)

@@ -30,7 +30,11 @@ GRACE = 10.0  # [s] beyond it before wandb-core is given up
 QUEUE_ROWS = 10_000  # rows held while the server is slow to start
 GIVE_UP_AFTER = 3  # consecutive failures
 
-MAX_TABLE_ROWS, MAX_TABLES, MAX_TEXT = 32, 50, 2000  # completion samples: rows a table, tables a run, characters a cell
+MAX_TABLE_ROWS, MAX_TABLES, MAX_TEXT = (
+    32,
+    50,
+    2000,
+)  # completion samples: rows a table, tables a segment, characters a cell
 
 
 class WandbTracker(Tracker):
@@ -60,7 +64,7 @@ class WandbTracker(Tracker):
         self._put(item)
 
     def log_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep a table of samples for the next row: at most 32 rows, 2000 characters a cell, 50 tables a run."""
+        """Keep a table of samples for the next row: at most 32 rows, 2000 characters a cell, 50 tables a segment."""
         if not self._closed and rows and self._tables < MAX_TABLES:
             self._tables += 1
             self._samples = (int(step), _table_rows(rows))

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from sweeps.wandb_sync import SyncResult
 
 
-@click.group("wandb")
+@click.group("wandb", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def wandb_group() -> None:
-    r"""Bring W&B up to date from the records, and build its dashboard and report.
+    """Bring W&B up to date from the records, and build its dashboard and report.
 
     Runs mirror themselves (tracking.mode); these commands work afterwards, from any machine that sees the run
-    directories. Without an account, browse offline runs in the terminal: wandb leet RUN
+    directories. Without an account: rl-scaling wandb browse RUNS
     """
 
 
@@ -40,7 +40,7 @@ def sync(
     timeout: float,
     force: bool,
 ) -> None:
-    r"""Send to the server what it lacks of RUNS: run directories, or folders that hold some.
+    """Send to the server what it lacks of RUNS: run directories, or folders that hold some.
 
     \b
     rl-scaling wandb sync runs/ladder                after an outage, or for offline runs
@@ -48,7 +48,7 @@ def sync(
 
     What is missing is found by reading the server, so repeating the command sends nothing twice. Sample tables are
     not in the records: they stay in the offline files. Exits with 1 when a run is not complete on the server.
-    """
+    """  # noqa: D301
     from sweeps.wandb_sync import follow_runs, sync_runs
 
     how = {"project": project, "entity": entity, "timeout": timeout, "force": force}
@@ -63,6 +63,30 @@ def sync(
     click.echo(f"{len(results)} runs, {sent} rows sent, {len(results) - len(behind)} complete on the server")
     if behind:
         raise SystemExit(1)
+
+
+@wandb_group.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--list", "only_list", is_flag=True, help="List the logs that would be shown.")
+def browse(runs: tuple[Path, ...], only_list: bool) -> None:
+    """Browse the offline mirrors of RUNS in the terminal, together: wandb leet, without an account.
+
+    Curves are against GPU-hours. Press h for the keys; ctrl+a then y shows all runs in one chart.
+    """
+    import subprocess
+    import sys
+    import tempfile
+
+    from scaling.runs import find_runs
+
+    logs = [log for path in runs for run in find_runs(path) for log in sorted(run.glob("wandb/*run-*-*"))]
+    if only_list or not logs:
+        click.echo("\n".join(map(str, logs)) or "no W&B logs: were the runs trained with tracking.mode=disabled?")
+        raise SystemExit(0 if logs else 1)
+    with tempfile.TemporaryDirectory(prefix="rl-scaling-leet-") as folder:
+        for log in logs:
+            (Path(folder) / log.name).symlink_to(log.resolve())
+        raise SystemExit(subprocess.run([sys.executable, "-m", "wandb", "leet", folder]).returncode)
 
 
 @wandb_group.command()
@@ -92,7 +116,7 @@ def dashboard(
     report: bool,
     dry_run: bool,
 ) -> None:
-    r"""Save the W&B workspace of RUNS, with their fitted curves, and a report for sharing.
+    """Save the W&B workspace of RUNS, with their fitted curves, and a report for sharing.
 
     \b
     rl-scaling wandb dashboard runs/ladder
@@ -100,7 +124,7 @@ def dashboard(
 
     Accuracy, reward, completion length, entropy, truncation, zero-variance fraction and MFU against GPU-hours, grouped
     by size. Run again, it updates both in place: their addresses are kept in wandb-dashboard.json beside the runs.
-    """
+    """  # noqa: D301
     import json
 
     from sweeps import dashboard as boards

@@ -38,7 +38,11 @@ def test_one_row_a_log_and_every_metric_against_gpu_hours(tmp_path, capsys):
         config={"grpo": {"lr": 1e-3}},
     )  # fmt: skip
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and said.startswith("W&B: offline (no credentials") and f"wandb leet {run}" in said
+    assert (
+        said.count("\n") == 1
+        and said.startswith("W&B: offline (no credentials")
+        and f"wandb leet {run / 'wandb'}" in said
+    )
     for step in range(1, 6):
         tracker.log({"gpu_hours": step / 10, "train/global_step": step, "total_flops": 1e9 * step, "train/reward": 0.5})
     tracker.log({"gpu_hours": 0.5, "train/global_step": 5, "eval/x/pass@1": 0.25, "pretraining_flops_ratio": 0.01})
@@ -129,3 +133,36 @@ def test_modes_say_why(mode, monkeypatch, tmp_path):
 def test_unknown_mode_is_refused():
     with pytest.raises(ConfigError, match="tracking.mode must be one of auto, online, offline, disabled, got 'maybe'"):
         resolve_mode("maybe")
+
+
+def test_browse_lists_the_logs(tmp_path):
+    from click.testing import CliRunner
+    from tracking_runs import write_run_dir
+
+    from scaling.cli import cli
+
+    path = write_run_dir(tmp_path / "runs" / "a", "a", steps=1)
+    nothing = CliRunner().invoke(cli, ["wandb", "browse", str(tmp_path), "--list"])
+    assert nothing.exit_code == 1 and "no W&B logs" in nothing.output
+    tracker = open_tracker(directory=path, run_id="a")
+    tracker.log({"gpu_hours": 0.1, "train/global_step": 1})
+    tracker.finish()
+    done = CliRunner().invoke(cli, ["wandb", "browse", str(tmp_path), "--list"])
+    assert done.exit_code == 0 and done.output.count("offline-run-") == 1
+
+
+def test_the_trackio_example_of_the_docs_is_short_and_uses_names_that_exist():
+    import ast
+
+    import scaling.records
+    import scaling.runs
+    import sweeps.wandb_rows
+
+    text = (Path(__file__).resolve().parents[2] / "docs" / "tracking.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    assert len(example.splitlines()) < 30
+    modules = {"scaling.records": scaling.records, "scaling.runs": scaling.runs, "sweeps.wandb_rows": sweeps.wandb_rows}
+    used = [n for n in ast.walk(ast.parse(example)) if isinstance(n, ast.ImportFrom) and n.module in modules]
+    assert len(used) == 3
+    for node in used:
+        assert all(hasattr(modules[str(node.module)], alias.name) for alias in node.names)
