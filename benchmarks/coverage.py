@@ -1,12 +1,18 @@
-"""Coverage of nominal 90 % intervals on simulated studies.
+"""Coverage of nominal 90 % intervals, and rates of the verdict, on simulated studies.
 
-    python benchmarks/coverage.py --studies 400 --workers 16 --out coverage.json
-    python benchmarks/coverage.py --table coverage.json          # print the tables again
+    python benchmarks/coverage.py --workers 16 --out coverage.json   # all parts, 400 studies a cell
+    python benchmarks/coverage.py --table coverage.json              # print the tables again
 
-Each cell (truth, C_max / C_mid, B, lag-1 noise, evaluations, spacing) simulates studies of one run, fits them by
-``law="sigmoid"`` and by the default, and scores the asymptote (saturating truths) and the forecast at 4 x C_max. Finished cells
-are kept in ``--out`` and skipped when the command is given again.
+Parts (``--part``):
+  intervals  one run; truths Sigmoid, Power, LogLinear; ``law="sigmoid"`` and the default; asymptote and forecast at 4 x C_max,
+             beside the width of the profile interval that knows the true autocorrelation
+  verdict    how often ``Fit.identified`` says yes, and coverage of the asymptote when it does
+  seeds      three seeds with real spread between them
+  items      500 items and 8 samples each: the benchmark's and the population's band
+
+Finished cells are kept in ``--out`` and skipped when the command is given again.
 """
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -20,7 +26,7 @@ import json
 import multiprocessing
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,32 +34,35 @@ import numpy as np
 from scaling import Curve, fit
 from scaling.fitting.data import prepare
 from scaling.fitting.profile import profile_interval
-from scaling.laws import LAWS, LogLinear, Power, Sigmoid
+from scaling.laws import LAWS, Law, LogLinear, Power, Sigmoid
 
 C_MID, ASYMPTOTE, R_0, NOISE = 1000.0, 0.61, 0.25, 0.006
+PROFILES = 60  # studies a cell that also get a profile interval; only its median width is used
+PARTS = ("intervals", "verdict", "seeds", "items")
 
 
 @dataclass(frozen=True)
 class Cell:
+    part: str
     truth: str
     ratio: float
     b: float
     rho: float
     n: int
     spacing: str = "linear"
+    extra: str = ""
 
     @property
     def key(self) -> str:
-        return f"{self.truth}|{self.ratio:g}|{self.b:g}|{self.rho:g}|{self.n}|{self.spacing}"
+        return f"{self.part}|{self.truth}|{self.ratio:g}|{self.b:g}|{self.rho:g}|{self.n}|{self.spacing}|{self.extra}"
 
 
-def truth(cell: Cell):
+def truth(cell: Cell) -> Law:
     if cell.truth == "sigmoid":
         return Sigmoid(asymptote=ASYMPTOTE, efficiency_exponent=cell.b, c_mid=C_MID, r_0=R_0)
     if cell.truth == "power":
         return Power(asymptote=ASYMPTOTE, efficiency_exponent=cell.b, scale=(ASYMPTOTE - R_0) * C_MID**cell.b)
-    # error falls by a power; R = 0.25 at a tenth of C_mid; b / 10 is the exponent
-    k = cell.b / 10
+    k = cell.b / 10  # the error falls slowly: R = R_0 at a tenth of C_mid
     return LogLinear(log_error=float(np.log(1 - R_0) + k * np.log(C_MID / 10)), exponent=k)
 
 
@@ -75,154 +84,250 @@ def ar1(rng: np.random.Generator, n: int, rho: float, sd: float) -> np.ndarray:
     return sd * lfilter([1.0], [1.0, -rho], e)
 
 
-def cells(which: str) -> list[Cell]:
-    out = []
+def cells(parts: tuple[str, ...]) -> list[Cell]:
+    out: list[Cell] = []
     rhos = (0.0, 0.3, 0.6, 0.9)
-    if which == "quick":
-        for ratio, b in ((3, 0.7), (3, 2.0), (6, 1.0), (20, 0.7), (20, 2.0)):
-            for rho in (0.0, 0.6, 0.9):
-                out.append(Cell("sigmoid", ratio, b, rho, 40 if rho != 0.6 else 100))
-        for ratio, b in ((3, 0.7), (8, 1.3), (20, 2.0)):
-            for rho in (0.0, 0.9):
-                out.append(Cell("power", ratio, b, rho, 40 if rho else 100, "geometric"))
-        for ratio, b in ((3, 0.7), (20, 2.0)):
-            for rho in (0.0, 0.9):
-                out.append(Cell("log_linear", ratio, b, rho, 40 if rho else 100, "linear"))
-        return out
-    for ratio in (3, 7, 20):
+    spacings = ("geometric", "linear")
+    if "intervals" in parts:
+        for ratio in (3, 7, 20):
+            for b in (0.7, 1.2, 2.0):
+                for i, rho in enumerate(rhos):
+                    for j, n in enumerate((40, 100)):
+                        out.append(Cell("intervals", "sigmoid", ratio, b, rho, n, spacings[(i + j) % 2]))
+                    n = (40, 100)[(i + int(ratio)) % 2]
+                    out.append(Cell("intervals", "power", ratio, b, rho, n, spacings[i % 2]))
+                    if ratio != 7 and b != 1.2:
+                        out.append(Cell("intervals", "log_linear", ratio, b, rho, (40, 100)[i % 2], spacings[1 - i % 2]))
+    if "verdict" in parts:
         for b in (0.7, 1.2, 2.0):
-            for i, rho in enumerate(rhos):
-                for j, n in enumerate((40, 100)):
-                    out.append(Cell("sigmoid", ratio, b, rho, n, "linear" if (i + j) % 2 else "geometric"))
-    for ratio in (3, 7, 20):
-        for b in (0.7, 1.2, 2.0):
-            for i, rho in enumerate(rhos):
-                out.append(Cell("power", ratio, b, rho, (40, 100)[(i + int(ratio)) % 2], "linear" if i % 2 else "geometric"))
-    for ratio in (3, 20):
-        for b in (0.7, 2.0):
-            for i, rho in enumerate(rhos):
-                out.append(Cell("log_linear", ratio, b, rho, (40, 100)[i % 2], "geometric" if i % 2 else "linear"))
+            for rho in (0.0, 0.3):
+                for i, ratio in enumerate((0.5, 0.75, 1.0)):
+                    out.append(Cell("verdict", "sigmoid", ratio, b, rho, (40, 100)[i % 2], spacings[(i + (rho > 0)) % 2], "no"))
+        for b in (1.5, 2.0):
+            for rho in (0.0, 0.3):
+                for i, n in enumerate((40, 100)):
+                    out.append(Cell("verdict", "sigmoid", 5, b, rho, n, spacings[(i + (rho > 0)) % 2], "yes"))
+        for ratio in (2, 4, 8, 20):
+            for b in (0.7, 1.2, 2.0):
+                for i, rho in enumerate((0.0, 0.5, 0.9)):
+                    out.append(Cell("verdict", "sigmoid", ratio, b, rho, (40, 100, 60)[i], spacings[i % 2], "mix"))
+                    if ratio > 2:
+                        out.append(Cell("verdict", "power", ratio, b, rho, (100, 60, 40)[i], spacings[i % 2], "mix"))
+    if "seeds" in parts:
+        for ratio, b, rho, n, extra in (
+            (10, 1.5, 0.3, 40, "sd .005"),
+            (10, 1.5, 0.3, 40, "sd .01"),
+            (5, 1.5, 0.3, 40, "sd .015"),
+            (10, 1.5, 0.0, 100, "sd .02"),
+            (20, 1.0, 0.6, 100, "sd .01"),
+        ):
+            out.append(Cell("seeds", "sigmoid", ratio, b, rho, n, "linear", extra))
+    if "items" in parts:
+        for extra in ("counts", "n_items"):
+            for ratio, b in ((5, 1.5), (15, 1.0)):
+                out.append(Cell("items", "sigmoid", ratio, b, 0.0, 40, "linear", extra))
     return out
 
 
-def study(cell: Cell, index: int, draws: int, forms: tuple[str, ...], options: dict) -> dict[str, list[float]]:
-    """One study: for each form and target (low, high), and the width of the profile interval that knows rho."""
+Scores = dict[str, list[float]]  # "form:target" -> [low, high, truth, identified]
+
+
+def study(cell: Cell, index: int, draws: int) -> Scores:
     rng = np.random.default_rng([index, *np.frombuffer(cell.key.encode(), dtype=np.uint8)])
+    return {"intervals": _intervals, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](cell, index, draws, rng)
+
+
+def _simulated(cell: Cell, rng: np.random.Generator) -> tuple[Law, Curve]:
     law, c = truth(cell), compute_of(cell)
-    y = np.clip(law(c) + ar1(rng, cell.n, cell.rho, NOISE), 0.0, 1.0)
-    curve = Curve(compute=c, performance=y)
-    out: dict[str, list[float]] = {}
-    target = 4 * c[-1]
-    for form in forms:
-        f = fit(curve, law=form, draws=draws, seed=index, **options)
+    return law, Curve(compute=c, performance=np.clip(law(c) + ar1(rng, cell.n, cell.rho, NOISE), 0.0, 1.0))
+
+
+def _intervals(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scores:
+    law, curve = _simulated(cell, rng)
+    target = 4 * curve.compute[-1]
+    out: Scores = {}
+    for form in ("sigmoid", "ensemble"):
+        f = fit(curve, law=form, draws=draws, seed=index)
         if cell.truth != "log_linear":
-            out[f"{form}:asymptote"] = [*f.interval("asymptote"), ASYMPTOTE, float(f.identified)]
+            out[f"{form}:asymptote"] = [*f.interval("asymptote"), ASYMPTOTE, 0.0]
         band = f.forecast([target])
-        out[f"{form}:forecast"] = [float(band.low[0]), float(band.high[0]), float(law(target)), float(f.identified)]
-    series = prepare(curve).positive[0]
-    own = LAWS[cell.truth]
-    if cell.truth != "log_linear":
-        out["profile:asymptote"] = [*profile_interval(own, series, rho=cell.rho), ASYMPTOTE, 1.0]
-    out["profile:forecast"] = [*profile_interval(own, series, at=target, rho=cell.rho), float(law(target)), 1.0]
+        out[f"{form}:forecast"] = [float(band.low[0]), float(band.high[0]), float(law(target)), 0.0]
+    if index < PROFILES:
+        series = prepare(curve).positive[0]
+        own = LAWS[cell.truth]
+        if cell.truth != "log_linear":
+            out["profile:asymptote"] = [*profile_interval(own, series, rho=cell.rho), ASYMPTOTE, 0.0]
+        out["profile:forecast"] = [*profile_interval(own, series, at=target, rho=cell.rho), float(law(target)), 0.0]
+    return out
+
+
+def _verdict(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scores:
+    _, curve = _simulated(cell, rng)
+    f = fit(curve, draws=draws, seed=index)
+    return {"ensemble:asymptote": [*f.interval("asymptote"), ASYMPTOTE, float(f.identified)]}
+
+
+def _seeds(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scores:
+    sd = float(cell.extra.split()[1])
+    c = compute_of(cell)
+    curves = []
+    for seed in range(3):
+        law = Sigmoid(
+            asymptote=ASYMPTOTE + rng.normal(0, sd), efficiency_exponent=cell.b * np.exp(rng.normal(0, 5 * sd)),
+            c_mid=C_MID * np.exp(rng.normal(0, 10 * sd)), r_0=R_0,
+        )  # fmt: skip
+        curves.append(Curve(compute=c, performance=law(c) + ar1(rng, cell.n, cell.rho, NOISE), run_id=str(seed)))
+    f = fit(curves, draws=draws, seed=index)
+    target = 4 * c[-1]
+    band, mean = f.forecast([target]), truth(cell)(target)
+    return {
+        "ensemble:asymptote": [*f.interval("asymptote"), ASYMPTOTE, 0.0],
+        "ensemble:forecast": [float(band.low[0]), float(band.high[0]), float(mean), 0.0],
+    }
+
+
+def _items(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scores:
+    """Items whose success probability moves from r_i to a_i along one sigmoid, so that any mean over items is a sigmoid."""
+    m, k, nu = 500, 8, 1.5
+    c = compute_of(cell)
+    a = rng.beta(ASYMPTOTE * nu, (1 - ASYMPTOTE) * nu, m)
+    shape = Sigmoid(asymptote=1.0, efficiency_exponent=cell.b, c_mid=C_MID, r_0=0.0)
+    p = a[None, :] * (R_0 / ASYMPTOTE + (1 - R_0 / ASYMPTOTE) * shape(c)[:, None])
+    hits = rng.binomial(k, np.clip(p, 0, 1))
+    counts = {"successes": hits, "samples_per_item": k} if cell.extra == "counts" else {}
+    curve = Curve(compute=c, performance=hits.mean(1) / k, **counts)
+    f = fit(curve, draws=draws, seed=index, n_items=None if counts else m)
+    target = 4 * c[-1]
+    gained = R_0 / ASYMPTOTE + (1 - R_0 / ASYMPTOTE) * float(shape(target))
+    out: Scores = {}
+    for of, level in (("benchmark", float(a.mean())), ("population", ASYMPTOTE)):
+        band = f.forecast([target], of=of)
+        out[f"ensemble:{of}"] = [float(band.low[0]), float(band.high[0]), level * gained, 0.0]
+    band = f.forecast([target])
+    out["ensemble:benchmark band, population truth"] = [float(band.low[0]), float(band.high[0]), ASYMPTOTE * gained, 0.0]
     return out
 
 
 def _work(job):
-    cell, indices, draws, forms, options = job
-    return cell.key, [study(cell, i, draws, forms, options) for i in indices]
+    cell, indices, draws = job
+    return cell.key, [study(cell, i, draws) for i in indices]
 
 
-def reduce_cell(studies: list[dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+def reduce_cell(studies: list[Scores]) -> dict[str, dict[str, float]]:
     out = {}
     for key in studies[0]:
-        a = np.array([s[key] for s in studies])
+        a = np.array([s[key] for s in studies if key in s])
         hit = (a[:, 0] <= a[:, 2]) & (a[:, 2] <= a[:, 1])
         yes = a[:, 3] > 0
         out[key] = {
-            "cover": float(hit.mean()),
-            "below": float((a[:, 1] < a[:, 2]).mean()),
-            "above": float((a[:, 0] > a[:, 2]).mean()),
-            "width": float(np.median(a[:, 1] - a[:, 0])),
-            "yes": float(yes.mean()),
-            "yes_hits": int((hit & yes).sum()),
-            "yes_count": int(yes.sum()),
-            "n": len(a),
-        }
+            "cover": float(hit.mean()), "below": float((a[:, 1] < a[:, 2]).mean()), "above": float((a[:, 0] > a[:, 2]).mean()),
+            "width": float(np.median(a[:, 1] - a[:, 0])), "yes": float(yes.mean()), "yes_hits": int((hit & yes).sum()),
+            "yes_count": int(yes.sum()), "n": len(a),
+        }  # fmt: skip
     return out
 
 
-def table(results: dict[str, dict], verbose: bool = True) -> str:
-    lines = []
-    forms = sorted({k.split(":")[0] for r in results.values() for k in r} - {"profile"}, reverse=True)
-    targets = ("asymptote", "forecast")
-    head = "| truth | C_max/C_mid | B | rho | n | spacing | " + " | ".join(f"{f} {t}" for f in forms for t in targets) + " |"
-    lines += [head, "|" + "---|" * (6 + len(forms) * 2)]
-    sums: dict[tuple, list] = {}
-    for key, r in results.items():
-        parts = key.split("|")
-        row = []
-        for f in forms:
-            for t in targets:
-                cell = r.get(f"{f}:{t}")
-                if cell is None:
-                    row.append("-")
-                    continue
-                ratio = cell["width"] / max(r[f"profile:{t}"]["width"], 1e-12)
-                sums.setdefault((f, t), []).append((parts[0], cell["cover"], ratio, r[f"profile:{t}"]["cover"]))
-                row.append(f"{cell['cover']:.3f} ({cell['below']:.2f}/{cell['above']:.2f}) w {cell['width']:.3f} x{ratio:.2f}")
-        lines.append("| " + " | ".join([*parts, *row]) + " |")
-    out = lines if verbose else []
-    out += ["", "| law | target | truth | cells | mean coverage | lowest cell | median width / profile | profile knowing rho covers |", "|" + "---|" * 8]
-    for (f, t), rows in sums.items():
-        for which in ("all", "sigmoid", "power", "log_linear"):
-            mine = [r for r in rows if which in ("all", r[0])]
-            if not mine:
-                continue
-            cover = [r[1] for r in mine]
-            out.append(
-                f"| {f} | {t} | {which} | {len(mine)} | {np.mean(cover):.3f} | {min(cover):.3f} | "
-                f"{np.median([r[2] for r in mine]):.2f} | {np.mean([r[3] for r in mine]):.3f} |"
-            )
+def tables(results: dict[str, dict], *, every_cell: bool = True) -> str:
+    out: list[str] = []
+    by_part = {part: {k: r for k, r in results.items() if k.startswith(part)} for part in PARTS}
+    if by_part["intervals"]:
+        out += _interval_tables(by_part["intervals"], every_cell)
+    if by_part["verdict"]:
+        out += _verdict_table(by_part["verdict"])
+    for part in ("seeds", "items"):
+        if by_part[part]:
+            out += _plain_table(part, by_part[part])
     return "\n".join(out)
+
+
+def _interval_tables(results: dict[str, dict], every_cell: bool) -> list[str]:
+    columns = [(f, t) for f in ("sigmoid", "ensemble") for t in ("asymptote", "forecast")]
+    rows: dict[tuple[str, str], list] = {c: [] for c in columns}
+    lines = ["| truth | C_max / C_mid | B | rho | n | spacing | " + " | ".join(f"{f}: {t}" for f, t in columns) + " |", "|---" * 10 + "|"]
+    for key, r in results.items():
+        parts = key.split("|")[1:7]
+        cell = []
+        for form, target in columns:
+            s = r.get(f"{form}:{target}")
+            if s is None:
+                cell.append("")
+                continue
+            ratio = s["width"] / max(r[f"profile:{target}"]["width"], 1e-12)
+            rows[form, target].append((parts[0], s["cover"], ratio))
+            cell.append(f"{s['cover']:.3f}, {s['width']:.3f} (x {ratio:.2f})")
+        lines.append("| " + " | ".join([*parts, *cell]) + " |")
+    out = ["", "### Intervals: summary over cells", ""]
+    out += ["| law | target | truth | cells | mean coverage | lowest cell | cells below .84 | median width / profile |", "|---" * 8 + "|"]
+    for (form, target), got in rows.items():
+        for which in ("all", "sigmoid", "power", "log_linear"):
+            mine = [g for g in got if which in ("all", g[0])]
+            if mine:
+                cover = np.array([g[1] for g in mine])
+                out.append(
+                    f"| {form} | {target} | {which} | {len(mine)} | {cover.mean():.3f} | {cover.min():.3f} | "
+                    f"{int((cover < 0.84).sum())} | {np.median([g[2] for g in mine]):.2f} |"
+                )
+    if every_cell:
+        out += ["", "### Intervals: every cell (coverage, median width, width over that of the profile interval knowing rho)", "", *lines]
+    return out
+
+
+def _verdict_table(results: dict[str, dict]) -> list[str]:
+    out = ["", "### Verdict", "", "| group | cells | studies | says yes | lowest cell | highest cell | covers when yes |", "|---" * 7 + "|"]
+    for group, text in (("no", "data end at or before C_mid"), ("yes", "C_max = 5 C_mid, B >= 1.5, rho <= .3"), ("mix", "mix of designs")):
+        mine = [r["ensemble:asymptote"] for k, r in results.items() if k.endswith(group)]
+        if mine:
+            yes, hits = sum(r["yes_count"] for r in mine), sum(r["yes_hits"] for r in mine)
+            total = sum(r["n"] for r in mine)
+            out.append(
+                f"| {text} | {len(mine)} | {total} | {yes / total:.3f} | {min(r['yes'] for r in mine):.3f} | "
+                f"{max(r['yes'] for r in mine):.3f} | {hits / yes:.3f} |" if yes else f"| {text} | {len(mine)} | {total} | 0.000 | 0 | 0 | |"
+            )  # fmt: skip
+    return out
+
+
+def _plain_table(part: str, results: dict[str, dict]) -> list[str]:
+    out = ["", f"### {part.capitalize()}", "", "| C_max / C_mid | B | rho | n | design | target | coverage | median width |", "|---" * 8 + "|"]
+    for key, r in results.items():
+        _, _, ratio, b, rho, n, _, extra = key.split("|")
+        for name, s in r.items():
+            out.append(f"| {ratio} | {b} | {rho} | {n} | {extra} | {name.split(':')[1]} | {s['cover']:.3f} | {s['width']:.3f} |")
+    return out
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=400)
-    parser.add_argument("--draws", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--cells", default="full", help="full or quick")
+    parser.add_argument("--studies", type=int, default=400, help="studies a cell")
+    parser.add_argument("--draws", type=int, default=300, help="draws a fit")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--part", default=",".join(PARTS), help="comma-separated parts")
     parser.add_argument("--only", default="", help="only cells whose key contains this")
-    parser.add_argument("--forms", default="sigmoid,ensemble")
-    parser.add_argument("--options", default="{}", help="JSON of further options of fit")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th cell, for a quick look")
     parser.add_argument("--out", default="", help="file of results; cells already in it are skipped")
     parser.add_argument("--table", default="", help="print the tables of a file of results and stop")
     args = parser.parse_args(argv)
     if args.table:
-        print(table(json.loads(Path(args.table).read_text())["cells"]))
+        print(tables(json.loads(Path(args.table).read_text())["cells"]))
         return
     out = Path(args.out) if args.out else None
     results: dict[str, dict] = json.loads(out.read_text())["cells"] if out and out.exists() else {}
-    todo = [c for c in cells(args.cells) if args.only in c.key and c.key not in results]
-    forms, options = tuple(args.forms.split(",")), json.loads(args.options)
-    chunk = 25
-    jobs = [
-        (c, range(a, min(a + chunk, args.studies)), args.draws, forms, options) for c in todo for a in range(0, args.studies, chunk)
-    ]
+    wanted = [c for c in cells(tuple(args.part.split(","))) if args.only in c.key][:: args.every]
+    todo = [c for c in wanted if c.key not in results]
+    jobs = [(c, range(a, min(a + 20, args.studies)), args.draws) for c in todo for a in range(0, args.studies, 20)]
     parts: dict[str, list] = {}
     start = time.time()
     pool = multiprocessing.Pool(args.workers) if args.workers > 1 else None
-    for key, got in (pool.imap(_work, jobs) if pool else map(_work, jobs)):
+    for key, got in pool.imap_unordered(_work, jobs) if pool else map(_work, jobs):
         parts.setdefault(key, []).extend(got)
         if len(parts[key]) == args.studies:
             results[key] = reduce_cell(parts.pop(key))
             if out:
                 temporary = out.with_suffix(".tmp")
-                temporary.write_text(json.dumps({"studies": args.studies, "draws": args.draws, "command": " ".join(sys.argv), "cells": results}))
+                temporary.write_text(json.dumps({"studies": args.studies, "draws": args.draws, "cells": results}))
                 os.replace(temporary, out)
-            print(f"[{time.time() - start:6.0f} s] {len(results)} cells, {key}", file=sys.stderr, flush=True)
-    print(table(results))
-    _ = asdict
+            print(f"[{time.time() - start:6.0f} s] {len(results)} of {len(wanted)} cells: {key}", file=sys.stderr, flush=True)
+    ordered = {c.key: results[c.key] for c in wanted if c.key in results}
+    print(tables(ordered))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ __all__ = ["at_compute", "draw_table", "quantile", "reach"]
 
 Array = NDArray[np.float64]
 # what a limit of the sigmoid says of the sigmoid's own parameters
-_LIMIT = {"power": {"c_mid": 0.0, "r_0": -np.inf}, "log_linear": {"c_mid": 0.0, "r_0": -np.inf, "asymptote": 1.0}}
+_LIMIT = {"power": {"c_mid": 0.0, "r_0": -np.inf}, "log_linear": {"c_mid": 0.0, "r_0": -np.inf}}
 
 
 def draw_table(parts: list[tuple[str, dict[str, Array], Array, Array]], *, as_sigmoid: bool = False) -> NDArray[Any]:

@@ -1,9 +1,11 @@
-"""How much each law of an ensemble counts: its evidence, with a mild price on parameters.
+"""How much each law of an ensemble counts: its evidence, with a mild price on parameters and stated prior odds.
 
 The evidence of a law is the integral of the likelihood over its parameters, rho and sigma, with the density of the parameters
 flat in prediction space: |J'J|^(1/2) divided by (2 pi)^(1/2) LAMBDA sigma sqrt(n) for every parameter. LAMBDA = 1 is the unit
 information prior behind BIC. A smaller one asks less of a further parameter; it was chosen by simulated coverage (see
-docs/which-law.md): at 1 a power law or a straight line in log compute wins too often on curves that a sigmoid made.
+docs/which-law.md): at 1 a power law or a straight line in log compute wins too often on curves that a sigmoid made; at 0.1 a
+sigmoid too often on curves of a log-linear law. A log-linear law has odds of 3 for the same reason: it is the corner (A = 1)
+of what a sigmoid can be, where the sigmoid's own draws stay on one side of the truth.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import numpy as np
 
 from scaling.fitting.posterior import Marginal
 
-__all__ = ["LAMBDA", "evidence_weights"]
+__all__ = ["LAMBDA", "ODDS", "evidence_weights"]
 
-LAMBDA = 0.3
+LAMBDA = 0.4
+ODDS = {"log_linear": 3.0}
 
 
 def evidence_weights(members: dict[str, list[Marginal]], *, prior: dict[str, float] | None = None) -> dict[str, float]:
@@ -22,7 +25,7 @@ def evidence_weights(members: dict[str, list[Marginal]], *, prior: dict[str, flo
 
     Args:
         members: law name -> its integral for every seed, all on the same points.
-        prior: law name -> prior odds, 1 by default.
+        prior: law name -> prior odds, `ODDS` by default.
     """
     seeds = range(len(next(iter(members.values()))))
     sigma = [min(m[s].sigma for m in members.values()) for s in seeds]
@@ -31,7 +34,7 @@ def evidence_weights(members: dict[str, list[Marginal]], *, prior: dict[str, flo
     for name, integrals in members.items():
         k = integrals[0].size
         total = sum(m.log_evidence - 0.5 * k * np.log(2 * np.pi * sigma[s] ** 2) for s, m in enumerate(integrals))
-        score[name] = total - 0.5 * k * np.log(LAMBDA**2 * sum(sizes)) + np.log((prior or {}).get(name, 1.0))
+        score[name] = total - 0.5 * k * np.log(LAMBDA**2 * sum(sizes)) + np.log((ODDS if prior is None else prior).get(name, 1.0))
     top = max(score.values())
     raw = {name: float(np.exp(value - top)) for name, value in score.items()}
     whole = sum(raw.values())

@@ -31,7 +31,7 @@ class Posterior:
         law: the law.
         parameters: parameter -> draws, shape ``(draws,)``, compute in units of the window's centre exp(x_ref).
         rho: autocorrelation of each draw.
-        sigma: noise scale of each draw.
+        sigma: standard deviation of the noise of each draw.
         log_prior: log prior density (the volume) of each draw.
         efficiency: effective share of the candidates behind the draws.
     """
@@ -52,7 +52,7 @@ class Marginal:
         problem: law, series, prior.
         log_evidence: log of the integral of likelihood times |J'J|^(1/2); see `scaling.fitting.ensemble`.
         size: free parameters of the law.
-        sigma: noise scale at the highest density.
+        sigma: scale of the noise's innovations at the highest density.
         edge_mass: posterior mass in cells that touch the search box.
         nodes: cells that carry the integral.
     """
@@ -92,7 +92,7 @@ class Marginal:
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(law.amplitude(coefficients)), 1e-6))
         log_weight += log_amplitude - here.log_amplitude[:, 0]
         whole = rss + np.einsum("ki,kij,kj->k", delta, np.linalg.inv(cov), delta)
-        sigma = np.sqrt(whole / rng.chisquare(n, k))
+        sigma = np.sqrt(whole / rng.chisquare(n, k) / (1.0 - rhos[r] ** 2))  # of the noise itself, not of its innovations
         weight = np.exp(log_weight - log_weight.max())
         weight /= weight.sum()
         chosen = _systematic(weight, draws, rng)
