@@ -61,7 +61,7 @@ def open_tracker(
     config: Mapping[str, Any] | None = None,
     resume: bool = False,
 ) -> Tracker:
-    """Open the mirror of a run and say in one line where it goes and why.
+    """Open the mirror of a run and say in one line where it goes and why; on ranks other than 0, nothing happens.
 
     Args:
         mode: ``auto`` (``WANDB_MODE`` if set; else online where credentials exist, else offline), ``online``,
@@ -86,6 +86,8 @@ def open_tracker(
         >>> tracker.finish()
     """
     mode, reason = resolve_mode(mode)
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun and accelerate
+        return Tracker()
     where = ""
     if mode == "offline":
         where = f"; browse with: wandb leet {Path(directory) / 'wandb'}"

@@ -171,6 +171,8 @@ class WandbTracker(Tracker):
     def _teardown(self) -> None:
         import wandb
 
+        if wandb.run is not None:  # somebody else's, in the same process: it must live on
+            return
         try:
             wandb.teardown()  # waits until the files are complete, and ends wandb-core
         except (Exception, SystemExit) as error:  # it exits with wandb-core's code

@@ -7,6 +7,7 @@ directories, a login node included.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tempfile
 import time
@@ -143,6 +144,8 @@ class _Session:
     def __init__(
         self, *, project: str | None = None, entity: str | None = None, timeout: float = 300.0, force: bool = False
     ) -> None:
+        if importlib.util.find_spec("wandb") is None:
+            raise ConfigError("wandb sync needs the package wandb: pip install 'rl-scaling[wandb]'")
         if credentials() is None:
             raise ConfigError("wandb sync needs credentials: set WANDB_API_KEY or run 'wandb login', then repeat")
         self.project, self.entity, self.timeout, self.force = project, entity, timeout, force

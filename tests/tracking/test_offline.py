@@ -94,6 +94,28 @@ def test_segments_are_fragments_of_one_id_and_jobs_of_one_process_do_not_mix(tmp
     assert not [t for t in threading.enumerate() if t.name == "wandb-mirror"]
 
 
+def test_another_run_of_the_same_process_lives_on(tmp_path):
+    import wandb
+
+    theirs = wandb.init(mode="offline", dir=tmp_path / "theirs", project="p", settings=wandb_mirror.wandb_settings())
+    tracker = open_tracker(directory=tmp_path / "ours", run_id="ours")
+    tracker.log({"gpu_hours": 0.1, "train/global_step": 1, "train/reward": 0.5})
+    tracker.finish()
+    assert (wandb.run, tracker.lost, tracker.failure) == (theirs, 0, None)
+    theirs.log({"x": 1})
+    theirs.finish()
+    wandb.teardown()
+    assert [r["x"] for r in history(recorded(tmp_path / "theirs"))] == [1]
+    assert [r["train/reward"] for r in history(recorded(tmp_path / "ours"))] == [0.5]
+
+
+def test_only_rank_0_mirrors(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    tracker = open_tracker(directory=tmp_path, run_id="r")
+    assert tracker.mode == "disabled" and capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir())
+
+
 def test_completion_tables_are_bounded_and_ride_on_the_next_row(tmp_path):
     tracker = open_tracker(directory=tmp_path, run_id="t")
     samples = [{"prompt": "p" * 5000, "completion": "<b>=1+1</b>", "reward": i} for i in range(100)]
