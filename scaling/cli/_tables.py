@@ -180,10 +180,14 @@ def _curves(
             )
         try:
             curve = Curve(
-                compute=part["_x"].to_numpy(), performance=part["_y"].to_numpy(), axis=compute, metric=metric,
-                run_id=run_id, stderr=part["_e"].to_numpy() if error is not None else None, labels=dict(zip(keys,
-                values)),
-            )  # fmt: skip
+                compute=part["_x"].to_numpy(),
+                performance=part["_y"].to_numpy(),
+                axis=compute,
+                metric=metric,
+                run_id=run_id,
+                stderr=part["_e"].to_numpy() if error is not None else None,
+                labels=_labels(part, keys, values, seed_column, facts),
+            )
         except ScalingError as problem:
             raise ForeignLogError(f"{path}: {problem}") from problem
         groups.setdefault(name, []).append(curve)
