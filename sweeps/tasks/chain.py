@@ -50,7 +50,7 @@ class ChainConfig(Strict):
     direct_share: float = Field(0.0, ge=0.0, lt=1.0, description="share of pretraining texts that answer without a trace")
     zipf: float = Field(1.0, ge=0.0, description="operand of rank r is drawn with weight r**-zipf; 0 is uniform")
     smallest_operand: int = Field(1, ge=0, le=1, description="0 lets 0 be an operand (the most frequent one under zipf), 1 does not")
-    answer_values: int = Field(1, ge=1, le=4, description="the answer is this many of the last results; more widen the answer space")
+    answer_values: int = Field(1, ge=1, le=6, description="the answer is this many of the last results; more widen the answer space")
     held_out: int = Field(512, ge=1, description="number of held-out problems [1]")
     held_out_seed: int = Field(999, ge=0, description="seed that chooses the held-out problems")
     reward: RewardKind = Field("correct", description="correct, or a control: random, format")
