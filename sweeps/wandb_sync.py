@@ -178,12 +178,13 @@ class _Session:
                 self.sent[target] = present | {part for row in lacking for part in parts_of(row)}
                 result = replace(result, sent=len(lacking), missing=0, url=url)
                 if verify:
-                    result = replace(result, missing=self._wait_for(target, rows))
+                    result = replace(result, missing=self._wait_for(target, rows, len(lacking)))
         except ScalingError as error:
             result = replace(result, note=str(error))
         except Exception as error:  # of the client or of the server: reported, and the next run is tried
             text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             result = replace(result, note=str(blank_secrets(text)))
+            self._reset()
         return result
 
     def _target(self, path: Path, record: records.RunRecord) -> Target:
@@ -208,26 +209,54 @@ class _Session:
         return self._client
 
     def _look(self, target: Target) -> _OnServer:
+        """What the server has of a run.
+
+        Raises:
+            ScalingError: it hands out fewer rows than it says it has; sending then would make duplicates.
+        """
+        where = f"{target.entity}/{target.project}"
         try:
-            found = list(
-                self._api().runs(f"{target.entity}/{target.project}", filters={"name": target.run_id}, lazy=False)
-            )
-        except ValueError:  # no such project yet
+            found = list(self._api().runs(where, filters={"name": target.run_id}, lazy=False))
+        except ValueError as error:
+            if "Could not find project" not in str(error):
+                raise
             found = []
         if not found:
             return _OnServer(None, "", set())
         run = found[0]
-        rows = run.scan_history(page_size=2000, use_cache=False)
-        return _OnServer(run.state, run.url, {part for row in rows for part in parts_of(row)})
+        parts, last = set(), -1
+        for row in run.scan_history(page_size=2000, use_cache=False):
+            parts |= parts_of(row)
+            last = max(last, int(row.get("_step", -1)))
+        expected = max(int(run.lastHistoryStep), int(run.summary.get("_step", -1)))
+        if last < expected and not self.force:
+            raise ScalingError(
+                f"the server has rows of run {target.run_id} up to its row {expected} but hands out those up to {last} "
+                "only: sync again in a minute (--force sends what it does not show, at the risk of duplicates)"
+            )
+        return _OnServer(run.state, run.url, parts)
 
-    def _wait_for(self, target: Target, rows: Sequence[Row]) -> int:
-        missing = len(rows)
+    def _wait_for(self, target: Target, rows: Sequence[Row], sent: int) -> int:
+        missing = sent
         for wait in SETTLE:
             time.sleep(wait)
-            missing = len(lacking_rows(rows, self._look(target).parts))
+            try:
+                missing = len(lacking_rows(rows, self._look(target).parts))
+            except ScalingError:  # not all shown yet
+                continue
             if not missing:
                 break
         return missing
+
+    def _reset(self) -> None:
+        """Stop what a failed upload may still be doing, so that what the server has does not change behind our back."""
+        import wandb
+
+        self._client = None
+        try:
+            wandb.teardown()
+        except (Exception, SystemExit):  # the upload has failed already, and was reported
+            pass
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,30 @@ def test_after_an_outage_of_the_live_mirror(server, tmp_path, capsys):
     assert parts_on(server, "a") == everything(path)
 
 
+def test_a_server_that_shows_less_than_it_has_is_not_sent_duplicates(server, tmp_path, monkeypatch):
+    """Reported of the hosted server: the history of a run comes out empty or short for a while after it was written."""
+    path = write_run_dir(tmp_path / "a", "a")
+    rows = record_rows(path)
+    server.add_run("study", "a", rows, summary={"_step": len(rows) - 1, **rows[-1]})
+    hidden = server.runs["study", "a"].history
+    server.runs["study", "a"].history = {i: line for i, line in hidden.items() if i < 15}
+    (result,) = sync_runs([path])
+    assert result.sent == 0 and "hands out those up to 14 only" in result.note
+    server.runs["study", "a"].history = hidden
+    (result,) = sync_runs([path])
+    assert (result.sent, result.complete) == (0, True)
+
+
+def test_failed_upload_then_again(server, tmp_path):
+    path = write_run_dir(tmp_path / "a", "a")
+    server.fault = wandb_server.Fault(status=429, only="file_stream")
+    (result,) = sync_runs([path], timeout=1.0)
+    assert "Timed out" in result.note and not result.complete
+    server.fault = None
+    (result,) = sync_runs([path])
+    assert result.complete and parts_on(server, "a") == everything(path)
+
+
 def test_redone_steps_are_one_row(server, tmp_path):
     segments = ({"start": "t0"}, {"start": "t1", "resumed_from": 5})
     path = tmp_path / "a"
@@ -135,6 +159,14 @@ def test_follow_until_the_run_ends(server, tmp_path):
     assert [(r.path.name, r.sent) for r in reported] == [("a", 6), ("a", 3), ("b", 4), ("a", 1)]
     assert parts_on(server, "a") == everything(path)
     assert server.runs["study", "a"].state == "finished"
+
+
+def test_follow_on_the_command_line(server, tmp_path):
+    write_run_dir(tmp_path / "a", "a", steps=2)
+    done = CliRunner().invoke(cli, ["wandb", "sync", str(tmp_path), "--follow", "--interval", "0.1"])
+    assert done.exit_code == 0, done.output
+    assert "3 rows recorded, 0 already there, 3 sent" in done.output
+    assert "1 runs, 3 rows sent, 1 complete on the server" in done.output
 
 
 def test_a_run_that_mirrors_itself_is_left_alone(server, tmp_path):
