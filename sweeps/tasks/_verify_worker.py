@@ -11,6 +11,8 @@ import sys
 from functools import lru_cache
 from typing import Any
 
+from sweeps.tasks.rows import last_boxed
+
 __all__ = ["main"]
 
 
@@ -20,7 +22,7 @@ def _gold(text: str) -> tuple[Any, ...]:
 
     for shown in (f"\\boxed{{{text}}}", text):
         parsed = parse(shown, parsing_timeout=3)
-        if parsed:
+        if any(not isinstance(form, str) for form in parsed):  # a bare string means: not understood as mathematics
             return tuple(parsed)
     return ()
 
@@ -28,6 +30,9 @@ def _gold(text: str) -> tuple[Any, ...]:
 def _completion(text: str) -> list[Any]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
+    final = last_boxed(text)
+    if final is not None:  # math-verify would take the first box; the last is the final answer
+        text = f"\\boxed{{{final}}}"
     return parse(text, extraction_config=[LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()], parsing_timeout=3)
 
 

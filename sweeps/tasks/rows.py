@@ -80,6 +80,8 @@ def read_rows(
     Raises:
         ConfigError: not found, not readable, or a column is missing (the message lists those there are).
     """
+    if path == "???":
+        raise ConfigError("task.train.path must be set to a dataset's name or a local .jsonl, .json or .parquet file")
     local = Path(path).expanduser()
     suffix = local.suffix.lower()
     if suffix in (".jsonl", ".json", ".parquet"):

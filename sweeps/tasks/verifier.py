@@ -88,7 +88,10 @@ class MathVerifier:
         if worker is None or not worker.alive():
             worker = self._local.worker = _Worker()
             with self._lock:
-                self._all = [w for w in self._all if w.alive()] + [worker]
+                for dead in [w for w in self._all if not w.alive()]:
+                    dead.end()
+                    self._all.remove(dead)
+                self._all.append(worker)
         return worker.ask(request, self.limit)
 
 
