@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scaling._plot_style import PALETTE, Z90, Look, axis_style, f32, layout, log_axis, plain
+from scaling._plot_style import PALETTE, Z90, Look, axis_style, axis_title, f32, layout, log_axis, plain, tick_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,3 +139,44 @@ def ledger(published: Sequence[Mapping[str, Any]], yours: Sequence[Mapping[str, 
 
 def _decades(low: float, high: float, title: str) -> dict[str, Any]:
     return log_axis(low=low, high=high, title=title, unit="FLOP")
+
+
+def differences(comparisons: Mapping[str, Any], *, axis: str, style: Mapping[str, Look] | None = None) -> go.Figure:
+    """Difference in score at equal compute, with intervals; a bar that crosses zero decides nothing.
+
+    Args:
+        comparisons: title -> `scaling.compare.Comparison`.
+        axis: the compute axis.
+        style: looks by title; by default colours in order.
+
+    Example:
+        >>> fig = differences({}, axis="total_flops")
+        >>> fig.layout.xaxis.title.text
+        'RL model FLOPs [FLOP]'
+    """
+    import plotly.graph_objects as go
+
+    fig, seen, row = go.Figure(), [], 0
+    for title, comparison in comparisons.items():
+        for pair in comparison.pairs:
+            name = f"{title}: {pair.other} less {pair.baseline}"
+            look = (style or {}).get(title) or Look(PALETTE[row % len(PALETTE)])
+            good = [c for c in pair.difference if math.isfinite(c.median)]
+            seen += [c.compute for c in good]
+            fig.add_trace(go.Scatter(
+                x=[c.compute * 1.04**row for c in good], y=f32([c.median for c in good]), mode="markers", name=plain(name),
+                marker={"color": look.colour, "size": 8, "symbol": [look.symbol + ("" if c.status == "ok" else "-open") for c in good]},
+                error_y={
+                    "type": "data", "array": f32([c.high - c.median for c in good]), "thickness": 1.2, "width": 4,
+                    "arrayminus": f32([c.median - c.low for c in good]), "color": look.colour,
+                },
+                customdata=[plain(c.status) for c in good], hovertemplate="%{x:.3g}: %{y:+.4f} (%{customdata})",
+            ))  # fmt: skip
+            row += 1
+    low, high = (min(seen), max(seen)) if seen else (1.0, 10.0)
+    fig.add_hline(y=0, line={"color": "rgba(128,128,128,0.8)", "width": 1, "dash": "dot"})
+    fig.update_layout(**layout(
+        xaxis=log_axis(low=low / 1.6, high=high * 1.6, title=axis_title(axis), unit=tick_unit(axis)),
+        yaxis=axis_style("difference in pass@1 at equal compute [−1 to 1]"),
+    ))  # fmt: skip
+    return fig

@@ -12,6 +12,7 @@ tells sizes apart, dash and marker tell recipes apart; with one size only, colou
     phases         where GPU-hours and FLOPs went
     pass_at_k      pass@k of base and trained model
     against_pretraining   score against pretraining FLOPs
+    differences    recipes at equal compute
     ledger         own runs beside published ones
 
 plotly is imported inside the functions.
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling._plot_bars import agreement, asymptotes, backtest, pass_at_k, phases
-from scaling._plot_relative import against_pretraining, ledger
+from scaling._plot_relative import against_pretraining, differences, ledger
 from scaling._plot_style import (
     EXTRAPOLATED,
     Z90,
@@ -63,6 +64,7 @@ __all__ = [
     "axis_title",
     "curves",
     "dense_curves",
+    "differences",
     "ledger",
     "log_ticks",
     "looks",

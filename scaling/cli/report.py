@@ -28,9 +28,9 @@ import click
 )
 @click.option("--draws", default=400, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
 @click.option(
-    "--backtest/--no-backtest",
+    "--full/--quick",
     default=None,
-    help="Fit each group on its first quarter and half too, and score the forecasts; by default with at most 24 runs.",
+    help="Also back-test the forecasts and compare recipes, which takes longer; by default with at most 24 runs.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 def report(
@@ -42,7 +42,7 @@ def report(
     fit_after: float | None,
     draws: int,
     seed: int,
-    backtest: bool | None,
+    full: bool | None,
 ) -> None:
     r"""Write a self-contained HTML report of RUNS: run directories, or folders that hold some.
 
@@ -66,7 +66,7 @@ def report(
         fit_after=fit_after,
         draws=draws,
         seed=seed,
-        backtest=backtest,
+        full=full,
         command=_command(),
         progress=_bar,
     )

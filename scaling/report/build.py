@@ -28,7 +28,7 @@ def write(
     fit_after: float | None = None,
     draws: int = 400,
     seed: int = 0,
-    backtest: bool | None = None,
+    full: bool | None = None,
     command: str = "",
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Path:
@@ -43,7 +43,7 @@ def write(
         fit_after: leave out evaluations before this compute [FLOP].
         draws: draws behind the intervals [1].
         seed: of the draws.
-        backtest: whether to back-test the forecasts; by default with at most 24 runs.
+        full: also back-test the forecasts and compare recipes; by default with at most 24 runs.
         command: how the report was asked for, written into its provenance.
         progress: wraps the iteration over fits, for a progress bar.
 
@@ -66,7 +66,7 @@ def write(
         fit_after=fit_after,
         draws=draws,
         seed=seed,
-        backtest=backtest,
+        full=full,
         progress=progress,
     )
     sections = all_sections(analysis, command=command)

@@ -139,7 +139,7 @@ def forecasts(a: Analysis) -> Section | None:
 def back_test(a: Analysis) -> Section | None:
     """How good forecasts from the first quarter and half of each group would have been."""
     curves = a.curves.get(a.axis, {})
-    if not a.settings.get("backtest") or not a.fitted:
+    if not a.settings.get("full") or not a.fitted:
         return None
     from scaling.backtest import backtest
 

@@ -21,7 +21,7 @@ from scaling.runs import RunTable
 
 __all__ = ["Analysis", "Group", "gather", "main_benchmark"]
 
-BACKTEST_RUNS = 24
+FULL_RUNS = 24
 AXES = ("gpu_hours", "total_flops", "pretraining_flops_ratio")
 BASE_DECODINGS = ("greedy", "forced_trace")  # and maj@k: a base's best decoding at step 0
 
@@ -144,7 +144,7 @@ def gather(
     fit_after: float | None = None,
     draws: int = 400,
     seed: int = 0,
-    backtest: bool | None = None,
+    full: bool | None = None,
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Analysis:
     """Group the runs, collect the curves on every axis and fit them.
@@ -157,8 +157,8 @@ def gather(
             evaluations of the same steps are left out.
         draws: draws behind the intervals [1].
         seed: of the draws.
-        backtest: whether the report back-tests its forecasts; by default with at most 24 runs, as it fits each group
-            twice more.
+        full: whether the report also back-tests its forecasts and compares recipes, which fits each group three times
+            more; by default with at most 24 runs.
         progress: wraps the iteration over fits, for a progress bar: ``progress(items, total, label)``.
 
     Raises:
@@ -218,7 +218,7 @@ def gather(
             "seed": seed,
             "fit_after": fit_after,
             "level": 0.9,
-            "backtest": len(table.runs) <= BACKTEST_RUNS if backtest is None else backtest,
+            "full": len(table.runs) <= FULL_RUNS if full is None else full,
         },
     )
 

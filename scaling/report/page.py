@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["Figure", "Note", "Pair", "Section", "Table", "render"]
+__all__ = ["Figure", "Note", "Pair", "Section", "Table", "Text", "render"]
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,20 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Text:
+    """Lines as they are, indentation included."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the report: it leads with its sentence."""
 
     anchor: str
     title: str
     lead: str
-    parts: tuple[Figure | Pair | Table | Note, ...] = ()
+    parts: tuple[Figure | Pair | Table | Note | Text, ...] = ()
 
 
 def render(title: str, sections: Sequence[Section], *, footer: str = "") -> str:
@@ -119,11 +126,13 @@ def _section(section: Section, figures: list[str]) -> str:
     )
 
 
-def _part(part: Figure | Pair | Table | Note, figures: list[str]) -> str:
+def _part(part: Figure | Pair | Table | Note | Text, figures: list[str]) -> str:
     if isinstance(part, Note):
         if len(part.lines) == 1:
             return f"<p>{_esc(part.lines[0])}</p>"
         return "<ul>" + "".join(f"<li>{_esc(line)}</li>" for line in part.lines) + "</ul>"
+    if isinstance(part, Text):
+        return "<pre>" + _esc("\n".join(part.lines)) + "</pre>"
     if isinstance(part, Table):
         return _table(part)
     if isinstance(part, Pair):

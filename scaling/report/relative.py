@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from scaling import ledger_table, plot
+from scaling.errors import ScalingError
 from scaling.ratio import FlopRatio
 from scaling.report.gather import Analysis
-from scaling.report.page import Figure, Section, Table
+from scaling.report.page import Figure, Section, Table, Text
 from scaling.report.tables import base_scores, last_scores
 from scaling.report.text import flops, percent, plural, score
 
@@ -76,7 +77,28 @@ def against_pretraining(a: Analysis) -> Section | None:
             shown, "Scores are at the end of training, at whatever RL compute each group reached.", "pretraining", frame
         ),
     ]
-    return Section("pretraining", "Against pretraining compute", lead, tuple(parts))
+    return Section("pretraining", "Against pretraining compute", lead, (*parts, Text(tuple(_exchange(a)))))
+
+
+def _exchange(a: Analysis) -> list[str]:
+    """Headline quantities, the best split and the worth of RL, or why there are none."""
+    from scaling.pretraining import best_split, fit_surface, headline, study_runs, worth
+
+    try:
+        runs = study_runs(a.table, benchmark=a.benchmark)
+        lines = headline(runs).summary().splitlines()
+    except ScalingError as error:
+        return [f"Exchange rate, best split and worth of RL: not given, {error}."]
+    try:
+        with np.errstate(over="ignore"):  # a trial of the search may be infinitely bad
+            surface = fit_surface(runs, held_out=False)
+        spent = max(runs, key=lambda run: run.pretraining_flops)
+        rl = float(spent.curve.compute.max())
+        told = worth(surface, params=spent.params, tokens=spent.tokens, rl_flops=rl).summary().splitlines()
+        split = best_split(surface, spent.pretraining_flops + rl).summary().splitlines()
+    except ScalingError as error:
+        return [*lines, f"Best split and worth of RL: not given, {error}."]
+    return [*lines, *told, *split]
 
 
 def on_the_ledger(a: Analysis) -> Section | None:

@@ -12,6 +12,7 @@ from scaling.report.fits import accuracy, asymptotes, back_test, forecasts
 from scaling.report.gather import Analysis
 from scaling.report.page import Section, Table
 from scaling.report.provenance import provenance, unknown
+from scaling.report.recipes import recipes
 from scaling.report.relative import against_pretraining, on_the_ledger
 from scaling.report.tables import asymptote_text, summary_frame
 from scaling.report.text import count, number, percent, plural, score
@@ -28,6 +29,7 @@ def all_sections(a: Analysis, *, command: str = "") -> list[Section]:
         asymptotes(a),
         forecasts(a),
         back_test(a),
+        recipes(a),
         costs(a),
         agreement(a),
         health(a),

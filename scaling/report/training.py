@@ -284,6 +284,8 @@ def _high_truncation(a: Analysis) -> list[str]:
 def _pass_at_k(a: Analysis, group: Group) -> dict[str, Any] | None:
     """k, pass@k and its error for base and trained, from the run of the group with most samples."""
     evals: Any = a.table.evals
+    if "successes" not in evals.columns or not len(evals):
+        return None
     part = evals[
         evals["run_id"].isin(group.run_ids) & (evals["benchmark"] == a.benchmark) & (evals["decoding"] == "sampled")
     ]

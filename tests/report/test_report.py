@@ -168,3 +168,59 @@ def test_dark_mode_hover_and_print(written, browser_module):
         pdf = browser.devtools("Page.printToPDF", printBackground=True)["data"]
         assert len(pdf) > 100_000
         assert browser.console() == []
+
+
+def test_recipes_are_compared_and_the_faster_is_told(make_runs, tmp_path):
+    recipes = (("dapo", 1.0), ("cispo", 3.0))
+    root = make_runs.write_study(tmp_path / "runs", sizes=make_runs.SIZES[2:], seeds=1, recipes=recipes)
+    page = report.write(scaling.load_runs(root), tmp_path / "out", draws=200, law="sigmoid")
+    text = page.read_text(encoding="utf-8")
+    assert "Recipes at equal compute" in text and "the interval decides for grpo.loss_type=cispo" in text
+    rows = json.loads((tmp_path / "out" / "recipes.json").read_text())
+    ends = [r for r in rows if r["quantity"] == "difference" and r["status"] == "ok"]
+    sign = {"grpo.loss_type=cispo": 1, "grpo.loss_type=dapo": -1}
+    assert all(sign[r["other"]] * r["median"] > 0 for r in ends)
+    names = [g["group"] for g in json.loads((tmp_path / "out" / "summary.json").read_text())]
+    assert names == ["scratch-1m · grpo.loss_type=cispo", "scratch-1m · grpo.loss_type=dapo"]
+
+
+def test_quick_leaves_out_the_back_test(table, tmp_path):
+    report.write(table, tmp_path / "full", draws=50, law="sigmoid")
+    report.write(table, tmp_path / "quick", draws=50, law="sigmoid", full=False)
+    assert (tmp_path / "full" / "backtest.csv").is_file() and not (tmp_path / "quick" / "backtest.csv").exists()
+
+
+def test_lost_work_and_restarts_are_told(make_runs, tmp_path):
+    make_runs.write_run_dir(tmp_path / "r", make_runs.SIZES[0], run_id="r", restart_at=120)
+    page = report.write(scaling.load_runs(tmp_path), tmp_path / "out", draws=50, law="sigmoid", full=False)
+    row = json.loads((tmp_path / "out" / "cost.json").read_text())[0]
+    assert row["redone_gpu_hours"] == pytest.approx(10 * 2.0 / 3600, rel=0.1)
+    assert row["gpu_hours_paid"] == pytest.approx(row["gpu_hours"] + row["redone_gpu_hours"])
+    assert "0123abcd 4567ef01" in page.read_text(encoding="utf-8")
+
+
+def test_runs_without_evaluation_or_pretraining_still_make_a_report(make_runs, tmp_path):
+    run = make_runs.write_run_dir(tmp_path / "r", make_runs.SIZES[0], run_id="r", pretraining=False, steps=30)
+    (run / "evals.jsonl").unlink()
+    page = report.write(scaling.load_runs(tmp_path), tmp_path / "out", draws=50)
+    text = page.read_text(encoding="utf-8")
+    assert "no held-out evaluation is recorded" in text
+    assert report.summary_table(scaling.load_runs(tmp_path))["verdict"].tolist() == ["not fitted"]
+
+
+def test_thinning_moves_no_fitted_line(make_runs, tmp_path):
+    """The drawn median is the fit's own forecast, whatever number of steps was drawn."""
+    import numpy as np
+
+    from scaling import plot
+    from scaling.report.gather import gather
+
+    make_runs.write_run_dir(tmp_path / "r", make_runs.SIZES[0], run_id="r", steps=400, eval_every=2)
+    analysis = gather(scaling.load_runs(tmp_path), draws=100, law="sigmoid")
+    name, fit = next(iter(analysis.fitted.items()))
+    figure = plot.curves({name: analysis.curves["total_flops"][name]}, fits={name: fit})
+    line = next(t for t in figure.data if t.mode == "lines" and t.fill is None)
+    assert np.allclose(line.y, fit.forecast(np.asarray(line.x, float)).median, atol=1e-5)
+    ratio = analysis.fits["pretraining_flops_ratio"][name]
+    x = np.array([1e11, 1e12, 1e13])
+    assert np.allclose(ratio.forecast(x / 6e13).median, fit.forecast(x).median)
