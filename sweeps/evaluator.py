@@ -92,6 +92,7 @@ class Evaluator(TrainerCallback):
         for name, setting in self.settings.items():
             _check_pass_k(name, setting, self.benchmarks[name])
         self.one_cost = float(state.get("point_flops", 0.0))  # model FLOPs of one evaluation point [FLOP]
+        self.base_cost = float(state.get("base_flops", 0.0))  # of the base, best decoding included [FLOP]
         self.points = int(state.get("points", 0))
         self.model: Any = None
 
@@ -113,7 +114,7 @@ class Evaluator(TrainerCallback):
 
     def _schedule(self, step: int) -> list[int]:
         last, total = self.planned(step, self.meter.cost)
-        affordable = self.config.max_share * total / self.one_cost if self.one_cost else float("inf")
+        affordable = 1 + (self.config.max_share * total - self.base_cost) / self.one_cost if self.one_cost else float("inf")
         return evaluation_steps(early=self.config.early, every=self.config.every, last=last, affordable=affordable)
 
     def evaluate(self, step: int, *, base: bool = False) -> None:
@@ -143,8 +144,13 @@ class Evaluator(TrainerCallback):
             self.one_cost = regular or self.one_cost
         if base:
             total = total + self._best_decoding(step)
+            self.base_cost = total.evaluation_flops
         self.points += 1
-        self.meter.ledger["evaluation"] = {"point_flops": self.one_cost, "points": self.points}
+        self.meter.ledger["evaluation"] = {
+            "point_flops": self.one_cost,
+            "base_flops": self.base_cost,
+            "points": self.points,
+        }
         self.meter.evaluated(total, time.perf_counter() - start, rows)
 
     def _best_decoding(self, step: int) -> ComputeCost:
