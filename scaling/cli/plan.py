@@ -50,6 +50,12 @@ _DEFAULT_SOURCE = "DeepSeek-R1-Zero's batch of 32 x 16 rollouts (arXiv:2501.1294
 )
 @click.option("--benchmark", help="Benchmark of --runs whose score is predicted.")
 @click.option("--next", "target", metavar="TARGET", help="Rank next runs: 'asymptote', or an RL compute in FLOPs.")
+@click.option(
+    "--split", type=float, metavar="FLOPS", help="How to split this total between pretraining and RL (needs --runs)."
+)
+@click.option(
+    "--amortised-over", type=float, default=10, show_default=True, help="Runs that share a base, for --split."
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def plan(
     models: tuple[str, ...],
@@ -62,6 +68,8 @@ def plan(
     price: float | None,
     benchmark: str | None,
     target: str | None,
+    split: float | None,
+    amortised_over: float,
     form: str,
     **step: Any,
 ) -> None:
@@ -75,12 +83,20 @@ def plan(
       rl-scaling plan --model Qwen2.5-7B --accelerator H100 --gpu-hours 500
       rl-scaling plan --model Qwen2.5-1.5B --model Qwen2.5-7B --accelerator H800 --steps 1000 --completion-length 8192
       rl-scaling plan --runs runs/ladder --flops 1e20 --next asymptote
+      rl-scaling plan --runs runs/bases --split 1e22
     """
     from scaling.plan import plan_grid
 
-    if target is not None and runs is None:
-        raise ScalingError("--next needs measured runs: --runs PATH")
+    if runs is None and (target is not None or split is not None):
+        raise ScalingError(f"{'--next' if target is not None else '--split'} needs measured runs: --runs PATH")
     table = _load(runs)
+    if split is not None and table is not None:
+        from scaling.cli._relate import relate
+
+        click.echo(relate(table, benchmark=benchmark, total=split, amortised_over=amortised_over))
+        if not (gpu_hours or flops or steps):
+            return
+        click.echo()
     shapes, pretraining = _shapes(models, configs, table)
     if not (gpu_hours or flops or steps):
         raise ScalingError("a plan needs a budget: --gpu-hours, --flops or --steps")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from scaling.curve import Curve
 from scaling.errors import ScalingError
+from scaling.records import is_run, read_run
 
 if TYPE_CHECKING:
     from scaling.runs import RunTable
@@ -69,7 +71,9 @@ class StudyRun:
 def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRun]:
     """The runs of a table as `StudyRun`, with their bases' scores at step 0.
 
-    ``base_best`` is the best score of any decoding recorded at step 0.
+    ``base_best`` is the best score of any decoding recorded at step 0. Where the table has no pretraining loss, the
+    run's record is
+    asked: ``validation_loss`` (text like the pretraining's), else ``held_out_loss``.
 
     Raises:
         ScalingError: a run lacks its pretraining's cost, tokens or size.
@@ -82,7 +86,8 @@ def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRu
     for row in table.runs.to_dict("records"):
         if row["run_id"] not in curves:
             continue
-        curve = curves[row["run_id"]][0]
+        curve, recorded = curves[row["run_id"]][0], _recorded(row)
+        loss = recorded.get("loss") if _missing(row["pretraining_loss"]) else row["pretraining_loss"]
         mine = start[start["run_id"] == row["run_id"]]
         sampled = mine.loc[mine["decoding"] == "sampled", "pass@1"]
         out.append(
@@ -91,14 +96,28 @@ def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRu
                 tokens=row["pretraining_tokens"],
                 pretraining_flops=row["pretraining_flops"],
                 curve=curve,
-                loss=None if _missing(row["pretraining_loss"]) else float(row["pretraining_loss"]),
+                loss=_number(loss),
                 base_sampled=float(sampled.iloc[0]) if len(sampled) else None,
                 base_best=float(mine["pass@1"].max()) if len(mine) else None,
                 base=str(row["base_hash"] or row["run_id"]),
-                caveats=tuple(caveats(curve.labels)),
+                caveats=tuple(caveats({**recorded, **curve.labels})),
             )
         )
     return out
+
+
+def _recorded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's own record says of its base and its hyperparameters, as labels; empty for imported runs without one."""
+    path = Path(str(row.get("path") or ""))
+    if not row.get("path") or not is_run(path):
+        return {}
+    record = read_run(path)
+    stage = record.pretraining() or {}
+    model = record.config.get("model") if isinstance(record.config, Mapping) else None
+    settings = model.get("hyperparameters") if isinstance(model, Mapping) else None
+    tuned = settings.get("tuned") if isinstance(settings, Mapping) else None
+    loss = next((stage[key] for key in ("loss", "validation_loss", "held_out_loss") if stage.get(key)), None)
+    return {"pretraining_comparable": stage.get("comparable"), "hyperparameters_tuned": tuned, "loss": loss}
 
 
 def check_runs(runs: Iterable[StudyRun], *, least: int, what: str) -> list[StudyRun]:
@@ -160,9 +179,17 @@ def caveats(labels: Mapping[str, Any]) -> list[str]:
 
 
 def named_caveats(runs: Iterable[StudyRun]) -> tuple[str, ...]:
-    """Caveats of all runs, each with the size it belongs to, once."""
-    return tuple(dict.fromkeys(f"{run.params:.3g} parameters: {text}" for run in runs for text in run.caveats))
+    """Caveats of all runs, each once, with the sizes it belongs to."""
+    sizes: dict[str, set[float]] = {}
+    for run in runs:
+        for text in run.caveats:
+            sizes.setdefault(text, set()).add(run.params)
+    return tuple(f"{', '.join(f'{n:.3g}' for n in sorted(found))} parameters: {text}" for text, found in sizes.items())
 
 
 def _missing(value: Any) -> bool:
     return value is None or not math.isfinite(value)
+
+
+def _number(value: Any) -> float | None:
+    return None if _missing(value) else float(value)

@@ -126,7 +126,7 @@ def headline(
 
     Args:
         runs: RL runs with their bases.
-        compute: the fixed RL compute [FLOP]; default the largest that all runs reach.
+        compute: the fixed RL compute [FLOP]; default the middle of the range that most runs cover.
         asymptotes: parameters [1] -> (A, standard error) of sizes whose asymptote is identified, e.g. from
             `fit_joint` or `scaling.fit`; without it A is not spoken of.
         level: of the intervals.
@@ -139,7 +139,7 @@ def headline(
     found = check_runs(runs, least=4, what="the headline")
     if not 0 < level < 1:
         raise ScalingError(f"level must be between 0 and 1, got {level}")
-    at = float(min(run.curve.compute.max() for run in found)) if compute is None else float(compute)
+    at = _common_compute(found) if compute is None else float(compute)
     if not 0 < at < np.inf:
         raise ScalingError(f"compute must be finite and > 0 FLOP, got {compute!r}")
     local = [(run, line) for run in found if (line := _local_line(run, at)) is not None]
@@ -168,6 +168,16 @@ def headline(
         exploratory=few,
         notes=tuple(notes),
     )
+
+
+def _common_compute(runs: list[StudyRun]) -> float:
+    """Geometric middle of the longest stretch of compute that the most runs cover."""
+    spans = np.array([(c[c > 0].min(), c.max()) for c in (run.curve.compute for run in runs)])
+    grid = np.geomspace(spans.min(), spans.max(), 400)
+    covering = np.sum((spans[:, :1] <= grid) & (grid <= spans[:, 1:]), axis=0)
+    best = np.flatnonzero(covering == covering.max())
+    stretch = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)
+    return float(np.sqrt(grid[stretch[0]] * grid[stretch[-1]]))
 
 
 def _local_line(run: StudyRun, compute: float) -> tuple[float, float] | None:

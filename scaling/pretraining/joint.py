@@ -236,10 +236,13 @@ def _notes(curves_by_params: Mapping[float, Any], data: JointData) -> tuple[str,
             f"exploratory: {len(data.params)} sizes, at least {FEW_SIZES} are needed to say anything across sizes"
         )
     chips: set[str] = set()
+    found: dict[str, list[str]] = {}
     for params, curves in curves_by_params.items():
         for curve in [curves] if isinstance(curves, Curve) else curves:
-            notes.extend(f"{params:.3g} parameters: {text}" for text in caveats(curve.labels))
+            for text in caveats(curve.labels):
+                found.setdefault(text, []).append(f"{params:.3g}")
             chips.add(str(curve.labels.get("accelerator") or ""))
+    notes.extend(f"{', '.join(dict.fromkeys(sizes))} parameters: {text}" for text, sizes in found.items())
     chips -= {""}
     if len(chips) > 1 and "gpu_hours" in data.axis:
         notes.append(f"hours of different chips are mixed ({', '.join(sorted(chips))}): compare in FLOPs")

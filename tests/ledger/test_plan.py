@@ -298,3 +298,49 @@ def test_utilisation_of_the_stated_rates_is_what_published_runs_reach():
         utilisation = cost.total_flops / (hours * 3600 * peak_flops("H100"))
         assert 0.025 < utilisation < 0.15
     assert 0.03 < cost.total_flops / (central * 3600 * peak_flops("H100")) < 0.1
+
+
+def test_plan_command_splits_a_budget(tmp_path):
+    """From run directories of bases of several sizes and budgets: headline, surface, both splits, worth."""
+    rng = np.random.default_rng(0)
+    for size in (1e6, 3e6, 1e7, 3e7, 1e8):
+        for tokens in (size * 10, size * 40):
+            path = tmp_path / f"{size:g}-{tokens:g}"
+            path.mkdir()
+            loss = 0.4 + 30 * size**-0.4 + 900 * tokens**-0.45
+            pretraining = 6 * size * tokens
+            record = {
+                "run_id": path.name, "schema_version": 1, "name": path.name, "accelerator": "H100", "base_hash": path.name,
+                "model": {"name": f"m{size:g}", "params": size},
+                "config": {"model": {"hyperparameters": {"tuned": False}}},
+                "stages": [
+                    {"stage": "pretrain", "flops": pretraining, "tokens": tokens, "validation_loss": loss, "comparable": True}
+                ],
+            }  # fmt: skip
+            (path / "run.json").write_text(json.dumps(record))
+            level = 0.03 + 20 * np.exp(-8 * loss)
+            steps, evals = [], []
+            for step, compute in enumerate(pretraining * np.geomspace(0.01, 0.5, 10), start=1):
+                cost = {"training_flops": compute - sum(s["cost"]["training_flops"] for s in steps), "rollouts": 8}
+                steps.append({"segment": 0, "step": step, "cost": cost, "metrics": {"reward": 0.1}})
+                score = level + 0.04 * np.log10(compute / 1e13) + 0.005 * rng.normal()
+                good = int(np.clip(round(2000 * score), 0, 2000))
+                evals.append((step, "sampled", good, compute))
+            evals += [(0, "sampled", int(2000 * 0.4 * level), 0), (0, "greedy", int(2000 * 0.7 * level), 0)]
+            lines = [
+                {
+                    "segment": 0, "step": step, "benchmark": "held-out", "k": 1, "cost": {"training_flops": compute},
+                    "successes": [1] * good + [0] * (2000 - good), "sampling": {"decoding": decoding, "temperature": 1.0},
+                }
+                for step, decoding, good, compute in evals
+            ]  # fmt: skip
+            (path / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+            (path / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = run_cli("--runs", str(tmp_path), "--split", "1e15")
+    assert result.exit_code == 0, result.output
+    for text in (
+        "exchange rate", "leaving one base out", "the base paid by this run", "the base shared by 10 runs", "FLOPs of RL: ",
+        "hyperparameters were not tuned",
+    ):  # fmt: skip
+        assert text in result.output, text
+    assert "--split needs measured runs" in run_cli("--split", "1e15").output
