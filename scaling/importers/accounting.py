@@ -20,7 +20,7 @@ it was spent, so it is in the paid hours; the step carries ``stalled`` and the r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -396,14 +396,18 @@ class Accounts:
     def _flops(self, block: Block, prompt: Array, completion: Array, rollouts: Array) -> dict[str, Array]:
         from scaling.flops import generation_flops, scoring_flops, training_flops
 
-        names = ("generation_flops", "scoring_flops", "training_flops")
-        out = {name: np.zeros(len(rollouts)) for name in names}
-        passes = self._scoring_passes(block)
-        for i in np.flatnonzero((rollouts > 0) & (prompt + completion > 0)):
-            p, c, r = prompt[i] / rollouts[i], completion[i] / rollouts[i], float(rollouts[i])
-            out["generation_flops"][i] = r * generation_flops(self.shape, p, c)
-            out["training_flops"][i] = r * training_flops(self.shape, p, c, lora=self.lora)
-            out["scoring_flops"][i] = r * passes[i] * scoring_flops(self.shape, p, c)
+        there = np.flatnonzero((rollouts > 0) & (prompt + completion > 0))
+        r, p, c = rollouts[there], prompt[there] / rollouts[there], completion[there] / rollouts[there]
+        each = {
+            "generation_flops": lambda p, c: generation_flops(self.shape, p, c),
+            "training_flops": lambda p, c: training_flops(self.shape, p, c, lora=self.lora),
+            "scoring_flops": lambda p, c: scoring_flops(self.shape, p, c),
+        }
+        passes = self._scoring_passes(block)[there]
+        out = {name: np.zeros(len(rollouts)) for name in each}
+        for name, count in each.items():
+            if name != "scoring_flops" or passes.any():
+                out[name][there] = r * _elementwise(count, p, c) * (passes if name == "scoring_flops" else 1.0)
         return out
 
     def _scoring_passes(self, block: Block) -> Array:
@@ -415,3 +419,22 @@ class Accounts:
         if value is None and isinstance(rule, str):
             value = number(lookup(self.raw.config, rule))
         return np.full(len(block.step), value or 0.0)
+
+
+def _elementwise(count: Callable[[float, float], float], prompt: Array, completion: Array) -> Array:
+    """``count(p, c)`` for many lengths. It is a quadratic in them where attention is full: fitted at six points, checked at
+    the largest and the smallest row; with windows, where it is not, each row is counted on its own."""
+    if len(prompt) > 12:
+        a, b = float(prompt.max()) or 1.0, float(completion.max()) or 1.0
+
+        def basis(p: Any, c: Any) -> Array:
+            p, c = np.asarray(p) / a, np.asarray(c) / b
+            return np.stack([np.ones_like(p), p, c, p * p, p * c, c * c], axis=-1)
+
+        points = np.array([(a, b), (2 * a, b), (a, 2 * b), (2 * a, 2 * b), (3 * a, b), (a, 3 * b)])
+        values = np.array([count(*point) for point in points])
+        fitted = basis(prompt, completion) @ np.linalg.solve(basis(*points.T), values)
+        checked = [int(f(prompt + completion)) for f in (np.argmin, np.argmax)]
+        if all(math.isclose(fitted[i], count(prompt[i], completion[i]), rel_tol=1e-9) for i in checked):
+            return fitted
+    return np.array([count(p, c) for p, c in zip(prompt, completion)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from scaling.errors import ForeignLogError, ScalingError
 from scaling.importers.accounting import Accounts
 from scaling.importers.imported import Explanation, ImportedRun, RawRun
 from scaling.importers.mapping import METRICS, EvalRule, TrainerMapping
-from scaling.importers.values import digest, lookup, number, redact
+from scaling.importers.values import digest, lookup, number, one_line, redact
 
 __all__ = ["convert"]
 
@@ -154,7 +154,7 @@ def _record(
         run_id=digest(mapping.trainer, raw.name, config, raw.rows.first),
         recipe_hash=digest(mapping.trainer, recipe) if recipe else "",
         base_hash=digest(name) if name else "",
-        name=raw.name,
+        name=one_line(raw.name),
         config=redact(raw.config) | {k: v for k, v in config.items() if k == "seed"},
         model={"name": _short(name), **shape},
         accelerator=raw.accelerator or "unknown",
@@ -191,36 +191,52 @@ def _lines(
     total = np.zeros(len(COST_FIELDS))
     segment = 0
     for block in raw.rows.blocks():
-        costs = accounts.costs(block)
-        paid = {name: values.tolist() for name, values in costs.items() if values.any()}
+        paid = {name: values for name, values in accounts.costs(block).items() if values.any()}
         order = [COST_FIELDS.index(name) for name in paid]
-        metrics = {n: v.tolist() for n in metric_names if (v := accounts.value(block, n)) is not None}
+        costs = _dicts(paid, lambda values: values != 0) or [{}] * len(block.step)
+        spent = np.column_stack(list(paid.values())) if paid else np.zeros((len(block.step), 0))
+        named = {n: v for n in metric_names if (v := accounts.value(block, n)) is not None}
+        named |= {f"eval/{s.benchmark}": block.get(s.key) * s.scale for s in scores if s.value == "score"}
+        metrics = _dicts(named, np.isfinite) or [{} for _ in block.step]
         seen = [(s, (block.get(s.key) * s.scale).tolist()) for s in scores if s.key in block.columns]
+        scored = np.any([np.isfinite(v) for _, v in seen], axis=0).tolist() if seen else [False] * len(block.step)
         for i, (at, step) in enumerate(zip(block.segment.tolist(), block.step.tolist())):
             if at != segment:
                 segment = at
                 total = _back_to(restarts[at], steps_seen, reached)
-            cost = {name: values[i] for name, values in paid.items() if values[i]}
-            values = {n: v[i] for n, v in metrics.items() if math.isfinite(v[i])}
-            found = [(s, v[i]) for s, v in seen if math.isfinite(v[i])]
-            for score, value in found:
-                if score.value == "score":
-                    values[f"eval/{score.benchmark}"] = value
-            if (at, step) in accounts.stalled_steps if accounts.stalled else False:
+            cost, values = costs[i], metrics[i]
+            if accounts.stalled and (at, step) in accounts.stalled_steps:
                 values["stalled"] = 1.0
             if cost or values:
                 yield "step", {"segment": at, "step": step, "cost": cost, "metrics": values}
-            if len(restarts) > 1 or found:
-                total = total.copy()
-                for j, name in zip(order, paid):
-                    total[j] += paid[name][i]
-                if len(restarts) > 1:
-                    steps_seen.append(step)
-                    reached.append(total)
-            else:
-                for j, name in zip(order, paid):
-                    total[j] += paid[name][i]
-            yield from (("eval", line) for line in _evals(at, step, found, total, semantics))
+            if order:
+                total[order] += spent[i]
+            if len(restarts) > 1:
+                steps_seen.append(step)
+                reached.append(total.copy())
+            if scored[i]:
+                found = [(s, v[i]) for s, v in seen if math.isfinite(v[i])]
+                for line in _evals(at, step, found, total, semantics):
+                    yield "eval", line
+
+
+def _dicts(
+    columns: Mapping[str, np.ndarray], keep: Callable[[np.ndarray], np.ndarray]
+) -> list[dict[str, float]]:
+    """One dictionary a row, with the entries of a mask; rows with all entries are the fast and usual case."""
+    if not columns:
+        return []
+    names = tuple(columns)
+    table = np.column_stack(list(columns.values()))
+    mask = keep(table)
+    always = mask.all(axis=0)
+    core = [n for n, a in zip(names, always) if a]
+    out = [dict(zip(core, row)) for row in table[:, always].tolist()]
+    for j in np.flatnonzero(~always).tolist():
+        name, column = names[j], table[:, j].tolist()
+        for i in np.flatnonzero(mask[:, j]).tolist():
+            out[i][name] = column[i]
+    return out
 
 
 def _back_to(step: int | None, steps: list[int], reached: list[np.ndarray]) -> np.ndarray:

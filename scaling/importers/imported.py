@@ -136,7 +136,7 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
         fresh.mkdir(parents=True)
         with (fresh / records.STEPS).open("w", encoding="utf-8") as steps, (fresh / records.EVALS).open("w") as evals:
             for kind, line in run.lines():
-                (steps if kind == "step" else evals).write(_dump(line))
+                (steps if kind == "step" else evals).write(_encode(line) + "\n")
                 counts[kind] += 1
                 if kind == "step":
                     for name, value in line["cost"].items():
@@ -156,8 +156,8 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
     return Written(path=target, steps=counts["step"], evals=counts["eval"], cost=cost)
 
 
-def _dump(line: Mapping[str, Any]) -> str:
-    return json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n"  # lines hold finite numbers only
+# lines hold finite numbers only, and no cycles
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 
 
 def _assembled(run: ImportedRun) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from scaling.errors import ForeignLogError
 
-__all__ = ["ANSI", "digest", "lookup", "number", "redact", "safe_name"]
+__all__ = ["ANSI", "digest", "head", "lookup", "number", "one_line", "redact", "safe_name"]
 
 ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 # np.float64(0.5), numpy.int32(3), tensor(0.5, device='cuda:0'), array(0.5)
@@ -116,14 +115,19 @@ def safe_name(name: str) -> str:
     return re.sub(r"-{2,}", "-", clean).strip("-.+@_")[:80] or "run"
 
 
+def one_line(text: str) -> str:
+    """A foreign text without line breaks and control characters, at most 200 characters.
+
+    Example:
+        >>> one_line("a\\nb\\x1b[31m")
+        'a b [31m'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+
+
 def digest(*parts: Any) -> str:
     """12 hexadecimal digits of a hash over plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def finite(values: Iterable[float]) -> list[float]:
-    """Those that are neither NaN nor infinite."""
-    return [v for v in values if math.isfinite(v)]
 
 
 def head(path: Any, size: int = 65536) -> bytes:

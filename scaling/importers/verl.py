@@ -31,6 +31,7 @@ _NEXT = re.compile(rb"(?:\x1b\[[0-9;]*m)*\(\w+ pid=\d+")  # another line that wa
 _OVERRIDE = re.compile(r"(?:^|\s)['\"]?\+{0,2}([A-Za-z_][\w.]*\.[\w.]+)=((?:\[[^\]]*\])|[^\s'\"]*)")
 _YAML_LINE = re.compile(r"^\s*(?:-\s.*|[\w.'\"-]+:(?:\s.*)?)$")
 MAX_CONFIG = 1 << 21
+MAX_PREFIX, MAX_PLANS = 4096, 24
 
 
 def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | None = None) -> RawRun:
@@ -57,7 +58,9 @@ class _Console:
             name=log_name(path), source="verl console log", files=(str(path),), mapping=mapping, status="running"
         )
         self.overrides: dict[str, Any] = {}
-        self.plans: dict[int, _Plan] = {}
+        self.plans: list[_Plan] = []
+        self.spare: set[str] = set()
+        self.prefixes: dict[bytes, bytes] = {}
         self.bad_pairs = 0
         self.writers: list[bytes] = []
         self.collecting: _Collector | None = None
@@ -73,9 +76,11 @@ class _Console:
             raise ForeignLogError(f"{self.path}: no line of the form 'step:N - key:value - ...', as verl's console logger writes")
         if not self.run.config and self.overrides:
             self.run.config = _nested(self.overrides)
-        for plan in self.plans.values():
+        for plan in self.plans:
             for key in plan.unused:
                 self.run.unused[key] = self.run.unused.get(key, 0) + plan.used
+        for key in self.spare:
+            self.run.unused.setdefault(key, 1)
         experiment = lookup(self.run.config, "trainer.experiment_name")
         if isinstance(experiment, str) and experiment:
             self.run.name = experiment
@@ -112,40 +117,50 @@ class _Console:
 
     def _step_line(self, chunk: bytes, at: int, match: re.Match[bytes], end: int, torn: bool) -> None:
         body = chunk[match.end() + 3 : end]
+        writer = self._writer(chunk, at)
+        for plan in self.plans:  # nearly every line has the layout of one before
+            if not torn and (values := plan.values(body)) is not None:
+                return self._add(int(match[1]), plan, values, writer)
         if b"\r" in body:
             body = body.split(b"\r", 1)[0]
-        if b"\x1b" in body or b"pid=" in body or b"[repeated" in body:
-            if other := _NEXT.search(body):
-                inner = _STEP.search(body, other.end())
-                if inner:  # two step lines on one line
-                    start = end - len(body) + inner.start()
-                    self._parse(int(match[1]), plain(body[: other.start()]), False, self._writer(chunk, at))
-                    self._step_line(chunk, start, _STEP.match(chunk, start), end, torn)  # type: ignore[arg-type]
-                    return
-                body = body[: other.start()]
-            body = plain(body)
-        self._parse(int(match[1]), body, torn, self._writer(chunk, at))
+        if other := _NEXT.search(body):  # another process printed into this line, perhaps another step
+            inner = _STEP.search(body, other.end())
+            self._parse(int(match[1]), plain(body[: other.start()]), False, writer)
+            if inner:
+                start = match.end() + 3 + inner.start()
+                self._step_line(chunk, start, _STEP.match(chunk, start), end, torn)  # type: ignore[arg-type]
+            return
+        self._parse(int(match[1]), plain(body), torn, writer)
 
     def _writer(self, chunk: bytes, at: int) -> bytes:
-        start = max(chunk.rfind(b"\n", 0, at), chunk.rfind(b"\r", 0, at)) + 1
-        return tag(chunk[start:at])[0] if at - start > 4 else b""
+        """Which process printed the line that has its step at ``at``."""
+        near = max(0, at - MAX_PREFIX)
+        prefix = chunk[max(chunk.rfind(b"\n", near, at) + 1, near) : at]
+        writer = self.prefixes.get(prefix)
+        if writer is None:
+            writer = tag(prefix[prefix.rfind(b"\r") + 1 :])[0]
+            if len(self.prefixes) < 1000:
+                self.prefixes[prefix] = writer
+        return writer
 
     def _parse(self, step: int, body: bytes, torn: bool, writer: bytes) -> None:
-        pairs = body.rstrip(b"\r").split(b" - ")
+        pairs = body.split(b" - ")
         if torn:  # the number of the last pair may have lost digits
             pairs = pairs[:-1]
             self.run.skipped.append(Skipped(self.path.name, 0, "torn last line: its last value"))
-        plan = self.plans.get(len(pairs))
-        values = plan.values(pairs) if plan else None
-        if values is None:
-            plan = _Plan(pairs, self.mapping)
-            self.bad_pairs += plan.bad
-            if not plan.slashed:
-                return  # prose such as "step:3 - then"
-            self.plans[len(pairs)] = plan if not plan.bad else self.plans.get(len(pairs), plan)
-            values = plan.read
+        plan = _Plan(pairs, self.mapping)
+        if not plan.slashed:
+            return  # prose such as "step:3 - then"
+        self.bad_pairs += plan.bad
+        if not plan.bad and not torn and len(self.plans) < MAX_PLANS:
+            self.plans.append(plan)
+        else:
+            self.spare.update(plan.unused)
+        self._add(step, plan, plan.read, writer)
+
+    def _add(self, step: int, plan: _Plan, values: list[float], writer: bytes) -> None:
         if not self.writers or self.writers[-1] != writer:
-            if writer in self.writers and self.writers[-1:] != [b""] and writer:
+            if writer in self.writers and self.writers[-1] and writer:
                 raise ForeignLogError(
                     f"{self.path}: steps of two runs alternate ({writer.decode()}, {self.writers[-1].decode()}): "
                     "split the log by process before importing"
@@ -167,11 +182,15 @@ class _Console:
         who, line = tag(chunk[start:end])
         text = line.decode("utf-8", "replace")
         if what == b"actor_rollout_ref":
-            if text.lstrip().startswith("{'actor_rollout_ref'"):
-                self.collecting = _Collector(who, "dict")
-            elif text.strip() == "actor_rollout_ref:":
-                self.collecting = _Collector(who, "yaml")
-            elif "=" in text:
+            kind = "dict" if text.lstrip().startswith("{'actor_rollout_ref'") else ""
+            kind = "yaml" if text.strip() == "actor_rollout_ref:" else kind
+            if kind and self.run.rows.count:  # a process that starts over
+                self.run.rows.restart()
+            if kind and not self.run.config:
+                self.collecting = _Collector(who, kind)
+            elif kind:
+                pass
+            elif "=" in text and not self.run.rows.count:
                 found = _OVERRIDE.findall(text)
                 self.overrides |= {name: _scalar(value) for name, value in found}
         elif what == b"Setting global step to " and self.run.rows.count:
@@ -215,21 +234,19 @@ class _Console:
         elif done.kind == "json":
             self.run.model_config = value
         else:
-            if self.run.rows.count:
-                self.run.rows.restart()
-            self.run.config = self.run.config or value
+            self.run.config = value
 
 
 class _Plan:
-    """How to read step lines of one layout: where the wanted values are; checked against each line's own keys."""
+    """One layout of step lines: an expression that fits lines with exactly these keys and gives the wanted values."""
 
     def __init__(self, pairs: list[bytes], mapping: TrainerMapping) -> None:
-        self.wanted: list[tuple[int, bytes, int]] = []
         self.keys: list[str] = []
         self.read: list[float] = []
         self.unused: list[str] = []
         self.bad = self.used = 0
         self.slashed = self.trained = False
+        parts: list[bytes] = []
         held = b""
         for i, pair in enumerate(pairs):
             key, colon, raw = (held + pair).rpartition(b":")
@@ -239,38 +256,29 @@ class _Plan:
                 held = held + pair + b" - " if not colon and i + 1 < len(pairs) else b""
                 self.bad += not held
                 continue
-            start = key + b":" if not held else b""
             held = b""
             name = mapping.clean(key.decode("utf-8", "replace").strip())
             self.slashed |= "/" in name
             self.trained |= mapping.trains(name)
-            if mapping.wants(name) and name not in self.keys:
+            wanted = mapping.wants(name) and name not in self.keys
+            if wanted:
                 self.keys.append(name)
                 self.read.append(value)
-                if start:
-                    self.wanted.append((i, start, len(start)))
             else:
                 self.unused.append(name)
-        self.fixed = len(self.wanted) == len(self.keys)
+            parts.append(re.escape(key) + (b":([^ ]+)" if wanted else b":[^ ]+"))
+        self._fit = re.compile(b" - ".join(parts)).fullmatch
 
-    def values(self, pairs: list[bytes]) -> list[float] | None:
+    def values(self, body: bytes) -> list[float] | None:
         """The wanted values of a line, or None if the line has another layout."""
-        if not self.fixed:
+        found = self._fit(body)
+        if found is None:
             return None
-        out: list[float] = []
-        for i, start, size in self.wanted:
-            pair = pairs[i]
-            if not pair.startswith(start):
-                return None
-            raw = pair[size:]
-            try:
-                out.append(float(raw))
-            except ValueError:
-                value = number(raw)
-                if value is None:
-                    return None
-                out.append(value)
-        return out
+        try:
+            return [float(raw) for raw in found.groups()]
+        except ValueError:
+            out = [number(raw) for raw in found.groups()]
+            return None if None in out else out  # type: ignore[return-value]
 
 
 class _Collector:
