@@ -86,7 +86,7 @@ class WandbTracker(Tracker):
             _kill_core()
             self._thread.join(GRACE)
         if self.lost:
-            self._say(f"{self.lost} rows were not mirrored (first reason: {self.failure})")
+            self._say(f"at least {self.lost} rows were not mirrored (first reason: {self.failure})")
 
     # -- the worker thread: the only place that touches wandb --------------------------------------------------------
 
@@ -217,6 +217,7 @@ def wandb_settings(**changes: Any) -> Any:
         "init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT, "finish_timeout_raises": True, "console": "off",
         "silent": True, "disable_code": True, "disable_job_creation": True, "save_code": False,
         "x_save_requirements": False,
+        "x_disable_meta": True,  # host, git and the command line, which may hold a secret; run.json has what matters
         "x_transaction_log_flush_interval": 1.0,  # [s] a kill -9 loses one second of offline rows, not fifteen
     }  # fmt: skip
     return wandb.Settings(**(base | changes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -162,11 +163,12 @@ def test_full_disk(small_disk, capsys):
 
 def test_no_secret_anywhere(server, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_notarealtokenatall")
-    secrets = [wandb_server.API_KEY, "hf_notarealtokenatall"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "--password=on-the-command-line"])
+    secrets = [wandb_server.API_KEY, "hf_notarealtokenatall", "on-the-command-line"]
     config = {"model": {"auth": secrets[1]}, "note": f"key={secrets[0]}", "lr": 0.1}
     for mode in ("online", "offline"):
         tracker = open_tracker(
-            mode=mode, directory=tmp_path / "run", run_id=mode, project="p", config=config, tags=secrets
+            mode=mode, directory=tmp_path / "run", run_id=mode, project="p", config=config, tags=secrets[:2]
         )
         for row in rows(3):
             tracker.log(row)
