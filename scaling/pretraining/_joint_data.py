@@ -62,7 +62,7 @@ class JointData:
 
 
 def joint_data(curves_by_params: Mapping[float, Curve | Iterable[Curve]], *, needs_positive: bool) -> JointData:
-    """Check and pad.
+    """Check and pad. Curves whose metric ends in ``loss`` are losses L; their score is 1 - L.
 
     Args:
         curves_by_params: parameters [1] -> curves of that size (seeds).
@@ -97,6 +97,8 @@ def joint_data(curves_by_params: Mapping[float, Curve | Iterable[Curve]], *, nee
     for i, (lx, ly, ids) in enumerate(rows):
         x[i, : lx.size], y[i, : lx.size], weight[i, : lx.size], which[i, : lx.size] = lx, ly, 1.0, ids
     axis, metric = kinds.pop()
+    if metric.endswith("loss"):
+        y = np.where(weight > 0, 1 - y, 0.0)
     return JointData(np.array(sorted(p for p, _ in sizes)), x, y, weight, which, axis, metric, skipped)
 
 

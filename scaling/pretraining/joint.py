@@ -44,7 +44,8 @@ def fit_joint(
     ln C_mid(N) straight lines in ln N and one B.
 
     Args:
-        curves_by_params: parameters [1] -> curves of that size; several curves are seeds. Scores in [0, 1], one axis.
+        curves_by_params: parameters [1] -> curves of that size; several curves are seeds. Scores in [0, 1], one axis;
+            where the metric's name ends in ``loss`` they are taken as L.
         law: ``log_linear`` or ``sigmoid``.
         draws: bootstrap refits behind the intervals.
         seed: of the draws.

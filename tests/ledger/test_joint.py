@@ -179,6 +179,16 @@ def test_few_sizes_are_exploratory_and_caveats_are_named():
     assert "exploratory: 4 sizes" in text and "distilled or pruned" in text
 
 
+def test_losses_are_taken_as_losses():
+    curves = loss_curves(np.random.default_rng(0))
+    as_loss = {
+        n: [Curve(compute=c.compute, performance=1 - c.performance, axis="total_flops", metric="test_loss") for c in cs]
+        for n, cs in curves.items()
+    }
+    one, other = (fit_joint(c, draws=20, held_out=False).law for c in (curves, as_loss))
+    assert (one.k_max, one.n_0) == pytest.approx((other.k_max, other.n_0), rel=1e-9)
+
+
 def test_evaluations_left_out_are_counted():
     curves = loss_curves(np.random.default_rng(0))
     first = sorted(curves)[0]
