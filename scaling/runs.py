@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling import records
+from scaling import records, run_cache
+from scaling.columnar import ArrayCost, Columns, join, merge_columns
 from scaling.cost import COST_FIELDS, ComputeCost
 from scaling.curve import Curve, check_axis
 from scaling.errors import RecordError, ScalingError, UnknownName
@@ -21,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RunTable", "load_runs"]
 
-# one run: its row of runs, its rows of steps and evals, what was skipped
-Assembled = tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]], list[records.Skipped]]
+# one run: its row of runs, its steps (rows, or columns where the file was plain), its rows of evals, what was skipped
+Assembled = tuple[dict[str, Any], list[dict[str, Any]] | Columns, list[dict[str, Any]], list[records.Skipped]]
+
+QUICK_BYTES = 1 << 14  # below this, reading line by line takes no time
 
 AXIS_COLUMNS = (
     "gpu_hours", "total_flops", "tokens", "rollouts", "pretraining_flops_ratio", "pretraining_gpu_hours_ratio",
@@ -79,6 +85,8 @@ class RunTable:
         axis: str = "gpu_hours",
         by: str | Sequence[str] | None = None,
         decoding: str | None = None,
+        k: int | None = None,
+        temperature: float | None = None,
         force: bool = False,
     ) -> dict[str, list[Curve]]:
         """Curves of a held-out benchmark, grouped.
@@ -90,6 +98,9 @@ class RunTable:
             axis: one of `scaling.curve.AXES`; a run that lacks it raises, it is never replaced by another.
             by: column(s) of ``runs`` whose values name the groups; each run alone by default.
             decoding: ``sampled`` or ``greedy``; default: sampled where it was recorded, else the one that was.
+            k: samples a problem; where a run was evaluated with several, the default is the setting it was evaluated with
+                most often (evaluation after the fact adds others), never a mixture.
+            temperature: as ``k``.
             force: pool runs in a group although their evaluations differ in k, temperature, decoding or reward range.
 
         Returns:
@@ -115,7 +126,7 @@ class RunTable:
                 ranges = dict(zip(self.runs["run_id"], self.runs.get("reward_range", [])))
                 self._check_pooled(columns, {k: {v} for k, v in ranges.items() if isinstance(v, str)}, "reward range")
             return self._step_curves(metric, axis, columns)
-        evals = self._pick(benchmark, decoding)
+        evals = _one_setting(self._pick(benchmark, decoding), k=k, temperature=temperature)
         if not force:
             settings: dict[str, set[Any]] = {}
             for run_id, *one in evals[["run_id", "k", "temperature", "decoding"]].itertuples(index=False):
@@ -189,6 +200,23 @@ class RunTable:
         return groups
 
 
+def _one_setting(evals: pd.DataFrame, *, k: int | None, temperature: float | None) -> pd.DataFrame:
+    """Evaluations of one (k, temperature) a run: the one asked for, else the one with most evaluations, then largest k."""
+    for name, wanted in (("k", k), ("temperature", temperature)):
+        if wanted is not None:
+            known = sorted(evals[name].dropna().unique())
+            evals = evals[evals[name] == wanted]
+            if evals.empty:
+                raise UnknownName(
+                    f"{name} must be one of {', '.join(f'{v:g}' for v in known) or '(none recorded)'}, got {wanted}"
+                )
+    sizes = evals.groupby(["run_id", "k", "temperature"], dropna=False, sort=True).size().reset_index(name="n")
+    best = sizes.sort_values(["n", "k"], kind="stable").drop_duplicates("run_id", keep="last")
+    if len(best) == len(sizes):
+        return evals
+    return evals.merge(best.drop(columns="n"), on=["run_id", "k", "temperature"], how="inner")
+
+
 def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) -> RunTable:
     """Load run directories into a `RunTable`.
 
@@ -210,7 +238,8 @@ def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) 
     found = [run for p in paths for run in find_runs(p)]
     if not found:
         raise RecordError(f"no run directory (a folder with run.json) under {', '.join(map(str, paths)) or 'no path'}")
-    return build_table((_load_one(run_path) for run_path in found), strict=strict)
+    table = run_cache.load(found, lambda: build_table(_load_all(found)))
+    return build_table(_load_all(found), strict=True) if strict and table.skipped else table  # raises, naming the run
 
 
 def build_table(parts: Iterable[Assembled], *, strict: bool = False) -> RunTable:
@@ -221,7 +250,7 @@ def build_table(parts: Iterable[Assembled], *, strict: bool = False) -> RunTable
     """
     import pandas as pd
 
-    runs, steps, evals, skipped, seen = [], [], [], [], {}
+    runs, rows, columns, evals, skipped, seen = [], [], [], [], [], {}
     for row, step_rows, eval_rows, bad in parts:
         if row["run_id"] in seen:
             raise RecordError(
@@ -231,12 +260,20 @@ def build_table(parts: Iterable[Assembled], *, strict: bool = False) -> RunTable
         if strict and bad:
             raise RecordError(f"{row['path']}: {bad[0]}")
         runs.append(row)
-        steps.extend(step_rows)
+        if isinstance(step_rows, list) and step_rows and columns:  # runs stay in their order
+            columns.append((row["run_id"], _columns_of(step_rows)))
+        elif isinstance(step_rows, list):
+            rows.extend(step_rows)
+        else:
+            if rows:
+                columns += [(i, _columns_of(list(part))) for i, part in groupby(rows, key=lambda r: r["run_id"])]
+                rows = []
+            columns.append((row["run_id"], step_rows))
         evals.extend(eval_rows)
         skipped.extend(bad)
     return RunTable(
         runs=pd.DataFrame(runs),
-        steps=pd.DataFrame(steps, columns=None if steps else NO_STEPS),
+        steps=pd.DataFrame(join(columns)) if columns else pd.DataFrame(rows, columns=None if rows else NO_STEPS),
         evals=pd.DataFrame(evals, columns=None if evals else NO_EVALS),
         skipped=tuple(skipped),
     )
@@ -254,11 +291,39 @@ def find_runs(path: Path) -> list[Path]:
     return out
 
 
+def _load_all(found: Sequence[Path]) -> Iterable[Assembled]:
+    """Every run in order; parsing leaves the interpreter, so a few threads help."""
+    if len(found) < 4:
+        return [_load_one(path) for path in found]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(_load_one, found))
+
+
 def _load_one(path: Path) -> Assembled:
     record = records.read_run(path)
-    step_lines, bad_steps = records.read_lines(path / records.STEPS)
     eval_lines, bad_evals = records.read_lines(path / records.EVALS)
+    quick = _quick_steps(record, path / records.STEPS)
+    if quick is not None:
+        return _complete(record, *quick, eval_lines, path=path, bad=bad_evals)
+    step_lines, bad_steps = records.read_lines(path / records.STEPS)
     return assemble(record, step_lines, eval_lines, path=path, skipped=[*bad_steps, *bad_evals])
+
+
+def _quick_steps(record: records.RunRecord, path: Path) -> tuple[Columns, ComputeCost, ComputeCost] | None:
+    """Steps of a plain file as columns, cost in all, cost redone; None where it must be read line by line."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(raw) < QUICK_BYTES:
+        return None
+    unknown = frozenset(record.provenance.get("unknown_axes") or ())
+    pre = record.pretraining() or {}
+
+    merged = merge_columns(
+        raw, _kept_until(record), lambda cost: _axes(cost, pre.get("flops"), pre.get("gpu_hours"), unknown)
+    )
+    return None if merged is None else (merged.columns, merged.total, merged.redone)
 
 
 def assemble(
@@ -275,12 +340,7 @@ def assemble(
     """
     bad = list(skipped)
     unknown = frozenset(record.provenance.get("unknown_axes") or ())
-    resumed = {i: s.get("resumed_from") for i, s in enumerate(record.segments)}
-    # the last step of each segment that was kept: later segments restart from their checkpoint
-    kept_until = {
-        i: min((r for j, r in resumed.items() if j > i and r is not None), default=math.inf)
-        for i in range(len(resumed) + 1)
-    }
+    kept_until = _kept_until(record)
     costs: dict[tuple[int, int], dict[str, float]] = {}
     metrics: dict[tuple[int, int], dict[str, Any]] = {}
     redone = ComputeCost()
@@ -310,6 +370,33 @@ def assemble(
         row |= {name: getattr(cost, name) for name in COST_FIELDS} | {"gpu_seconds": cost.gpu_seconds}
         row |= {f"cumulative_{a}": v for a, v in _axes(total, pre_flops, pre_hours, unknown).items()}
         steps.append(row | metrics[key])
+    return _complete(record, steps, total, redone, eval_lines, path=path, bad=bad)
+
+
+def _kept_until(record: records.RunRecord) -> dict[int, float]:
+    """The last step of each segment that was kept: later segments restart from their checkpoint."""
+    resumed = {i: s.get("resumed_from") for i, s in enumerate(record.segments)}
+    return {
+        i: min((r for j, r in resumed.items() if j > i and r is not None), default=math.inf)
+        for i in range(len(resumed) + 1)
+    }
+
+
+def _complete(
+    record: records.RunRecord,
+    steps: list[dict[str, Any]] | Columns,
+    total: ComputeCost,
+    redone: ComputeCost,
+    eval_lines: Iterable[tuple[dict[str, Any], int]],
+    *,
+    path: Path,
+    bad: list[records.Skipped],
+) -> Assembled:
+    """Evaluations and the run's own row, once its steps are merged."""
+    unknown = frozenset(record.provenance.get("unknown_axes") or ())
+    kept_until = _kept_until(record)
+    pre = record.pretraining() or {}
+    pre_flops, pre_hours = pre.get("flops"), pre.get("gpu_hours")
     evals: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row, number in eval_lines:
         reason = records.check_eval(row)
@@ -333,7 +420,7 @@ def assemble(
         "gpu_hours": total.gpu_hours, "gpu_hours_paid": total.gpu_hours_paid + redone.gpu_hours_paid,
         "redone_gpu_hours": redone.gpu_hours_paid,
         "total_flops": total.total_flops, "tokens": total.tokens, "rollouts": total.rollouts,
-        "steps": max((r["step"] for r in steps), default=0), "segments": len(record.segments),
+        "steps": max((r["step"] for r in steps), default=0) if isinstance(steps, list) else int(max(steps["step"])), "segments": len(record.segments),
         "status": record.status, "confidence": record.confidence,
         "trainer": record.provenance.get("trainer", ""), "path": str(path),
         "reward_range": _text((record.provenance.get("semantics") or {}).get("reward_range")),
@@ -345,6 +432,14 @@ def assemble(
     return run, steps, list(evals.values()), bad
 
 
+def _columns_of(rows: list[dict[str, Any]]) -> Columns:
+    """Rows as columns, as pandas would make them; ``run_id`` is left out."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows).drop(columns="run_id")
+    return {name: frame[name].to_numpy() if frame[name].dtype.kind in "iuf" else frame[name].tolist() for name in frame}
+
+
 def _words(values: set[Any]) -> str:
     return " | ".join(sorted(map(str, values)))
 
@@ -354,8 +449,8 @@ def _text(value: Any) -> str | None:
 
 
 def _axes(
-    cost: ComputeCost, pre_flops: float | None, pre_hours: float | None, unknown: frozenset[str]
-) -> dict[str, float]:
+    cost: ComputeCost | ArrayCost, pre_flops: float | None, pre_hours: float | None, unknown: frozenset[str]
+) -> dict[str, Any]:
     axes = {
         "gpu_hours": cost.gpu_hours,
         "total_flops": cost.total_flops,

@@ -101,6 +101,7 @@ class Meter(TrainerCallback):
         updates_per_rollout: int = 1,
         boundary: int = 1,
         keep: int = 2,
+        snapshots: bool = False,
         peak_flops: float | None = None,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -111,6 +112,7 @@ class Meter(TrainerCallback):
         self.pretraining = dict(pretraining or {})
         self.tracker, self.run = tracker, run
         self.updates_per_rollout, self.boundary, self.keep = updates_per_rollout, boundary, keep
+        self.snapshots = snapshots
         self.peak_flops, self.stop_requested = peak_flops, stop_requested
         self.stopped: str | None = None
         self.ledger: dict[str, Any] = {}  # what other callbacks want to find again after a restart
@@ -207,6 +209,8 @@ class Meter(TrainerCallback):
         if reason is not None:
             self.stopped = reason
             control.should_training_stop = True
+        if self.snapshots and _log_spaced(step):
+            self._snapshot(step)
         on_boundary = step % self.boundary == 0
         near = self.boundary > 1 and self.limits.reached(step, self.cost, reserve=1.5 * self.boundary) is not None
         if not on_boundary:
@@ -223,7 +227,9 @@ class Meter(TrainerCallback):
         """Complete the step's line with what the trainer logged, write it, mirror it."""
         if self._line is None or logs is None:
             return
-        ours: dict[str, Any] = {TRL_NAMES[k]: v for k, v in logs.items() if k in TRL_NAMES and isinstance(v, (int, float))}
+        ours: dict[str, Any] = {
+            TRL_NAMES[k]: v for k, v in logs.items() if k in TRL_NAMES and isinstance(v, (int, float))
+        }
         if "kl" in ours:
             ours["kl_estimator"] = "k3"  # TRL: exp(ref - logp) - (ref - logp) - 1, against the base model
         self._line["metrics"] = {**ours, **self._line["metrics"]}
@@ -275,6 +281,17 @@ class Meter(TrainerCallback):
     def _add_extra(self, name: str, value: float) -> None:
         self._extra[name] = self._extra.get(name, 0.0) + value
 
+    def _snapshot(self, step: int) -> None:
+        """Weights alone, for evaluation after the fact."""
+        assert self.counter is not None
+        start, folder = time.perf_counter(), self.directory / "snapshots" / f"checkpoint-{step}"
+        self.counter.trainer.save_model(str(folder))
+        if self._main:
+            write_json(folder / LEDGER, {"step": step, "cost": self.cost.to_dict()})
+        seconds = time.perf_counter() - start
+        self._aside += seconds
+        self._add_extra("overhead_gpu_seconds", seconds * self.devices)
+
     def _overhead(self, step: int) -> None:
         """Write a line of pure cost: wall since the mark outside steps and evaluation, and what no line took yet."""
         now = time.perf_counter()
@@ -323,6 +340,12 @@ class Meter(TrainerCallback):
         loose = [path for path, ledger in complete_checkpoints(folder) if not ledger.get("kept")]
         for path in loose[: -self.keep]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _log_spaced(step: int) -> bool:
+    """1, 2, 3, 4, 6, 8, 12, 16, ...: two a doubling."""
+    low = step & -step
+    return step in (low, 3 * low)
 
 
 def attach(

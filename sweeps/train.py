@@ -123,7 +123,8 @@ def train(config: RunConfig) -> Path:
             directory=directory.path, segment=segment, devices=config.cluster.devices, limits=limits,
             milestones=tuple(m for m in milestones if not m.reached(step, before)), start=started, before=before,
             pretraining=stage, tracker=tracker, run=directory, updates_per_rollout=config.grpo.updates_per_rollout,
-            boundary=config.grpo.optimiser_steps_per_generation, keep=config.checkpoint.keep, peak_flops=_peak(accelerator),
+            boundary=config.grpo.optimiser_steps_per_generation, keep=config.checkpoint.keep,
+            snapshots=config.checkpoint.snapshots == "log", peak_flops=_peak(accelerator),
             stop_requested=requested,
         )  # fmt: skip
         evaluator = Evaluator(

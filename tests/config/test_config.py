@@ -101,7 +101,14 @@ SAME_RUN = [
     "budget.steps=7", "budget.flops=1e9", "tracking=disabled", "eval.every=3", "cluster.workers=1", "sweep=other",
     "name=x", "checkpoint.every=5", "runs_dir=elsewhere",
 ]  # fmt: skip
-OTHER_RUN = ["seed=1", "grpo.learning_rate=1e-4", "grpo=cispo", "model=scratch_16", "task.modulus=17", "pretrain.seed=3"]
+OTHER_RUN = [
+    "seed=1",
+    "grpo.learning_rate=1e-4",
+    "grpo=cispo",
+    "model=scratch_16",
+    "task.modulus=17",
+    "pretrain.seed=3",
+]
 
 
 @pytest.mark.parametrize("override", SAME_RUN)

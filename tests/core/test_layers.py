@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "transformers", "trl", "wandb", "hydra", "omegaconf", "plotly", "datasets", "accelerate", "matplotlib"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "trl",
+    "wandb",
+    "hydra",
+    "omegaconf",
+    "plotly",
+    "datasets",
+    "accelerate",
+    "matplotlib",
+}
 
 
 def loaded(code: str) -> set[str]:
@@ -47,7 +58,10 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("package", "above"),
-    [("scaling", {"sweeps", "hydra_plugins", "torch", "trl", "transformers", "hydra"}), ("sweeps", {"analysis", "tests"})],
+    [
+        ("scaling", {"sweeps", "hydra_plugins", "torch", "trl", "transformers", "hydra"}),
+        ("sweeps", {"analysis", "tests"}),
+    ],
 )
 def test_imports_point_down(package, above):
     for path in (ROOT / package).rglob("*.py"):

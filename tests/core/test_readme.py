@@ -37,5 +37,9 @@ def test_no_file_names_the_machine_it_was_made_on():
     pattern = re.compile(rb"(?<![\w.])/(work|root|farm)/")
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
-        if path.is_file() and path.suffix not in {".png", ".svg", ".npz", ".parquet"} and name != "tests/core/test_readme.py":
+        if (
+            path.is_file()
+            and path.suffix not in {".png", ".svg", ".npz", ".parquet"}
+            and name != "tests/core/test_readme.py"
+        ):
             assert not pattern.search(path.read_bytes()), name

@@ -24,7 +24,9 @@ costs = st.builds(ComputeCost, **dict.fromkeys(COST_FIELDS, amounts))
 
 
 def write(path: Path, *, steps, segments=({},), evals=(), **fields) -> Path:
-    records.write_run(path, records.RunRecord(run_id=fields.pop("run_id", path.name), segments=tuple(segments), **fields))
+    records.write_run(
+        path, records.RunRecord(run_id=fields.pop("run_id", path.name), segments=tuple(segments), **fields)
+    )
     with records.Appender(path / records.STEPS) as out:
         for row in steps:
             out.write(row)
@@ -35,7 +37,12 @@ def write(path: Path, *, steps, segments=({},), evals=(), **fields) -> Path:
 
 
 def step(n, segment=0, **cost):
-    return {"segment": segment, "step": n, "cost": cost or {"training_flops": 10.0, "training_gpu_seconds": 1.0}, "metrics": {"reward": n}}
+    return {
+        "segment": segment,
+        "step": n,
+        "cost": cost or {"training_flops": 10.0, "training_gpu_seconds": 1.0},
+        "metrics": {"reward": n},
+    }
 
 
 @given(costs, costs, costs)
@@ -82,7 +89,14 @@ def test_totals_do_not_depend_on_how_a_run_was_cut_into_segments(tmp_path_factor
 def test_redone_steps_are_paid_once_more_and_counted_once(tmp_path):
     rows = [*(step(n) for n in (1, 2, 3)), *(step(n, segment=1) for n in (3, 4))]
     evals = [
-        {"segment": s, "step": n, "benchmark": "b", "k": 2, "successes": [n % 3, 1], "cost": {"training_flops": 10.0 * n}}
+        {
+            "segment": s,
+            "step": n,
+            "benchmark": "b",
+            "k": 2,
+            "successes": [n % 3, 1],
+            "cost": {"training_flops": 10.0 * n},
+        }
         for s, n in ((0, 2), (0, 3), (1, 3))
     ]
     table = scaling.load_runs(write(tmp_path / "r", steps=rows, evals=evals, segments=({}, {"resumed_from": 2})))
@@ -101,7 +115,13 @@ def test_a_torn_last_line_and_foreign_lines_are_counted_and_cost_nothing(tmp_pat
         f.write('[1, 2]\n{"step": -1}\nnot json\n{"step": 3, "cost": {"training_flops": -5}}\n{"step": 4, "co')
     table = scaling.load_runs(path)
     assert table.steps["step"].tolist() == [1, 2]
-    assert [s.line for s in table.skipped] == [3, 5, 7, 4, 6] or sorted(s.line for s in table.skipped) == [3, 4, 5, 6, 7]
+    assert [s.line for s in table.skipped] == [3, 5, 7, 4, 6] or sorted(s.line for s in table.skipped) == [
+        3,
+        4,
+        5,
+        6,
+        7,
+    ]
     assert "torn last line" in [s.reason for s in table.skipped]
     assert "5 lines skipped" in repr(table)
     with pytest.raises(RecordError, match=r"steps\.jsonl"):
@@ -180,7 +200,13 @@ def _two_runs(tmp_path, **fields):
     stages = ({"stage": "pretrain", "flops": 1000.0, "gpu_hours": 2.0},)
     for seed in (0, 1):
         evals = [
-            {"step": n, "benchmark": "b", "k": 4, "successes": [n, 4, 0], "cost": {"training_flops": 10.0 * n, "training_gpu_seconds": 36.0 * n}}
+            {
+                "step": n,
+                "benchmark": "b",
+                "k": 4,
+                "successes": [n, 4, 0],
+                "cost": {"training_flops": 10.0 * n, "training_gpu_seconds": 36.0 * n},
+            }
             for n in (0, 1, 2)
         ]
         write(

@@ -36,7 +36,19 @@ def installed(tmp_path_factory) -> Path:
     assert not any(name.startswith(("tests/", "benchmarks/", "conf/")) for name in names)
     site = folder / "site"
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", "--target", str(site), str(wheel)], check=True
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--quiet",
+            "--target",
+            str(site),
+            str(wheel),
+        ],
+        check=True,
     )
     return site
 
@@ -54,7 +66,12 @@ def test_every_package_of_the_checkout_is_in_the_wheel(installed):
 
 
 def test_modules_come_from_the_wheel(installed, tmp_path):
-    done = run(installed, "-c", "import scaling, sweeps, sweeps.config as c; print(scaling.__file__); print(c.conf_dir())", cwd=tmp_path)
+    done = run(
+        installed,
+        "-c",
+        "import scaling, sweeps, sweeps.config as c; print(scaling.__file__); print(c.conf_dir())",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     where, conf = done.stdout.split()
     assert where.startswith(str(installed)) and conf == str(installed / "sweeps" / "conf")
