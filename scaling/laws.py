@@ -166,7 +166,7 @@ class Sigmoid(Law):
     }
     starts_at_zero: ClassVar[bool] = True
     seed_spread: ClassVar[dict[str, float]] = {
-        "asymptote": 0.015,
+        "asymptote": 0.012,
         "efficiency_exponent": 0.15,
         "c_mid": 0.15,
         "r_0": 0.01,
@@ -263,7 +263,7 @@ class Power(Law):
         "scale": (0.0, np.inf),
         "efficiency_exponent": (0.02, 3.0),
     }
-    seed_spread: ClassVar[dict[str, float]] = {"asymptote": 0.015, "efficiency_exponent": 0.15, "scale": 0.1}
+    seed_spread: ClassVar[dict[str, float]] = {"asymptote": 0.012, "efficiency_exponent": 0.15, "scale": 0.1}
     positive: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "scale")
 
     @staticmethod

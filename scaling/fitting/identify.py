@@ -2,7 +2,7 @@
 
 Yes needs all of: a pooled 90 % interval no wider than MAX_WIDTH; a C_mid that lies inside the window with confidence; laws
 without an asymptote rejected, by their evidence on the whole window and by a back-test (fitted on the evaluations up to half of
-C_max they must predict the rest worse than a saturating law does); and a power law, fitted where a sigmoid tends to one (beyond
+C_max they must not give the rest twice the likelihood that a saturating law gives it); and a power law, fitted where a sigmoid tends to one (beyond
 1.5 C_mid), that agrees on the asymptote.
 """
 
@@ -86,7 +86,7 @@ def _cut(s: Series, keep: NDArray[np.bool_]) -> Series:
 
 
 def _back_test(s: Series, bounds: dict, unit: bool) -> str:
-    """A reason, if a law without an asymptote predicts the second half at least as well as a saturating one."""
+    """A reason, if a law without an asymptote, from the first half, predicts the rest better than the saturating ones."""
     first = s.x <= s.x.max() - np.log(2.0)
     if first.sum() < MIN_EVALS or (~first).sum() < 3:
         return ""
@@ -95,8 +95,8 @@ def _back_test(s: Series, bounds: dict, unit: bool) -> str:
     score = {k: _log_score(LAWS[k], past, x, rest.y, bounds) for k in ("sigmoid", "power", *_RIVALS) if unit or k != "log_linear"}
     best = max(score["sigmoid"], score["power"])
     for name in _RIVALS:
-        if name in score and score[name] >= best:
-            return f"the back-test does not reject {LAWS[name].__name__}: from the first half it predicts the second as well"
+        if name in score and score[name] >= best + np.log(2.0):
+            return f"the back-test does not reject {LAWS[name].__name__}: from the first half of the window it predicts the rest better"
     return ""
 
 
@@ -120,7 +120,7 @@ def _agreement(s: Series, draws: NDArray[Any], bounds: dict, allowed: float) -> 
         return ""
     power = integrate(Power, _cut(s, late), bounds=bounds).draw(_DRAWS, np.random.default_rng(0)).parameters["asymptote"]
     a, b = np.quantile(power, [0.05, 0.5, 0.95]), np.quantile(draws["asymptote"][rows], [0.05, 0.5, 0.95])
-    if a[0] <= b[2] and b[0] <= a[2] or abs(a[1] - b[1]) <= allowed / 2:
+    if max(a[0] - b[2], b[0] - a[2]) <= allowed / 2:  # a power law is only the sigmoid's limit: it may lie beside it
         return ""
     return f"Power says [{a[0]:.3f}, {a[2]:.3f}] and Sigmoid [{b[0]:.3f}, {b[2]:.3f}]"
 
