@@ -415,7 +415,14 @@ def _upsert_view(server: WandbServer, v: Any) -> dict[str, Any]:
     old = server.views.get(name, {})
     sent = {k: v[k] for k in ("name", "displayName", "description", "type", "spec") if v.get(k) is not None}
     project = old.get("project") or {"id": "p", "name": v.get("projectName"), "entityName": v.get("entityName")}
-    server.views[name] = view = {**old, "id": name, **sent, "project": project, "createdAt": CREATED, "updatedAt": CREATED}
+    server.views[name] = view = {
+        **old,
+        "id": name,
+        **sent,
+        "project": project,
+        "createdAt": CREATED,
+        "updatedAt": CREATED,
+    }
     return {"upsertView": {"view": view, "inserted": not old}}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections import Counter
 
@@ -83,14 +85,20 @@ def test_gap_and_half_rows_are_filled_without_duplicates(server, tmp_path):
     assert run.summary["train/global_step"] == 20 and run.summary["train/reward"] == 0.2  # not those of the gap
 
 
-def test_after_an_outage_of_the_live_mirror(server, tmp_path, capsys):
+@pytest.mark.parametrize("what", ["rows refused", "core killed"])
+def test_after_an_outage_of_the_live_mirror(server, tmp_path, what):
     path = write_run_dir(tmp_path / "a", "a")
     rows = record_rows(path)
     tracker = open_tracker(directory=path, run_id="a", project="study", name="tiny-a")
     deadline = time.monotonic() + 20
     while not (path / MIRROR).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    server.fault = wandb_server.Fault(status=400, only="file_stream")
+    if what == "rows refused":
+        server.fault = wandb_server.Fault(status=400, only="file_stream")
+    else:
+        from wandb.sdk import wandb_setup
+
+        os.kill(wandb_setup._singleton._connection._proc._process.pid, signal.SIGKILL)
     for row in rows:
         tracker.log(row)
     tracker.finish()
