@@ -1,6 +1,6 @@
 """Launch a grid: validate every row, merge rows of one run, plan, then start what is neither done nor under way.
 
-    rows -> resolve_rows (all errors first) -> merge ("27 rows, 9 runs") -> manifest -> [dry run stops] -> engine -> watch
+rows -> resolve_rows (all errors first) -> merge ("27 rows, 9 runs") -> manifest -> [dry run stops] -> engine -> watch
 """
 
 from __future__ import annotations
