@@ -1,9 +1,9 @@
 """Importing against its peers, as ratios measured in the same run: python -m benchmarks.importing [--megabytes 500] [--only NAME]
 
-    console   a verl console log of 500 MB against reading the same file line by line in Python, with peak memory; once with a
-              step line every 100 kB among worker output and samples, once with nothing but step lines
-    wandb     a .wandb log against `wandb leet inspect --json`, both in a fresh process, rows compared
-    pull      runs a second from a loopback W&B server against `scan_history` run by run, same client, same server
+console   a verl console log of 500 MB against reading the same file line by line in Python, with peak memory; once with a
+          step line every 100 kB among worker output and samples, once with nothing but step lines
+wandb     a .wandb log against `wandb leet inspect --json`, both in a fresh process, rows compared
+pull      runs a second from a loopback W&B server against `scan_history` run by run, same client, same server
 """
 
 from __future__ import annotations
@@ -52,7 +52,22 @@ def write_log(path: Path, megabytes: int, *, every: int) -> int:
     from tests.importers.verl_logs import CONFIG, dump, ray, step_data, three_decimals
 
     rng = random.Random(0)
-    words = ["therefore", "the", "answer", "is", "\\boxed{42}", "step", "so", "we", "let", "x", "=", "7", "and", "prompt"]
+    words = [
+        "therefore",
+        "the",
+        "answer",
+        "is",
+        "\\boxed{42}",
+        "step",
+        "so",
+        "we",
+        "let",
+        "x",
+        "=",
+        "7",
+        "and",
+        "prompt",
+    ]
     other = [ray(" ".join(rng.choices(words, k=rng.randint(3, 60)))) for _ in range(3000)]
     other += [ray("INFO:2025-06-18 18:20:38,444:[Rank 2] Saved optim to /x/global_step_20/actor", actor="WorkerDict", pid=i)
               for i in range(300)]  # fmt: skip
@@ -163,7 +178,11 @@ def pulls(count: int) -> None:
     """Runs a second from the loopback server."""
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(count), folder], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVER, str(count), folder],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert server.stdout is not None

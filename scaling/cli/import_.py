@@ -41,9 +41,13 @@ reason. docs/importing.md explains mappings and the rules.
 @click.command("import", help=_HELP)
 @click.argument("source", metavar="SOURCE")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder that gets a run directory per run.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder that gets a run directory per run."
+)
 @click.option("--mapping", help="Names and semantics: a shipped trainer (--mapping list shows them) or a YAML file.")
-@click.option("--gpus", type=float, help="GPUs allocated, trainer and rollout servers together, where the log does not say.")
+@click.option(
+    "--gpus", type=float, help="GPUs allocated, trainer and rollout servers together, where the log does not say."
+)
 @click.option("--model-config", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="The model's config.json: FLOPs are counted from it.")  # fmt: skip
 @click.option("--model", default="", help="Name of the model, where the log does not say.")
@@ -55,6 +59,7 @@ def import_(
     source: str, paths: tuple[str, ...], out: Path | None, mapping: str | None, gpus: float | None,
     model_config: Path | None, model: str, lora: bool, one_run: bool, explain: bool, force: bool,
 ) -> None:  # fmt: skip
+    """The command; its help is `_HELP`."""
     from tqdm import tqdm
 
     from scaling.importers import read_runs, shipped, write

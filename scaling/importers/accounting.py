@@ -20,7 +20,6 @@ it was spent, so it is in the paid hours; the step carries ``stalled`` and the r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import ForeignLogError
+from scaling.importers.counting import step_flops
+from scaling.importers.expression import Expression, from_config
 from scaling.importers.imported import RawRun
-from scaling.importers.mapping import Choice, Expression, TrainerMapping, from_config
+from scaling.importers.mapping import Choice, TrainerMapping
+from scaling.importers.placement import inside_step
 from scaling.importers.rows import Block
 from scaling.importers.values import lookup, number
 
-__all__ = ["Accounts", "STALL_FACTOR", "STALL_SECONDS"]
+__all__ = ["STALL_FACTOR", "STALL_SECONDS", "Accounts"]
 
 STALL_FACTOR, STALL_SECONDS = 10.0, 900.0
 Array = NDArray[np.float64]
@@ -118,7 +120,10 @@ class Accounts:
                 raise ForeignLogError(f"--gpus must be > 0, got {self.gpus:g}")
             self.gpus_rule = ("assumed", f"{self.gpus:g} GPUs, given by the user")
         elif found and found[0] > 0:
-            self.gpus, self.gpus_rule = found[0], ("derived", f"{found[0]:g} GPUs = {found[1]} of the configuration in the log")
+            self.gpus, self.gpus_rule = (
+                found[0],
+                ("derived", f"{found[0]:g} GPUs = {found[1]} of the configuration in the log"),
+            )
         elif self.raw.gpus:
             self.gpus, self.gpus_rule = self.raw.gpus, ("derived", f"{self.raw.gpus:g} GPUs from {self.raw.gpus_from}")
         else:
@@ -142,10 +147,16 @@ class Accounts:
             self.rules["gpu_seconds"] = (self.gpus_rule[0], f"sum of {' + '.join(summed)} x {self.gpus_rule[1]}")
         elif self.known("tokens_per_second") and self.known("completion_tokens"):
             self.time_rule = "rate"
-            self.rules["gpu_seconds"] = (self.gpus_rule[0], f"completion tokens / tokens per second x {self.gpus_rule[1]}")
+            self.rules["gpu_seconds"] = (
+                self.gpus_rule[0],
+                f"completion tokens / tokens per second x {self.gpus_rule[1]}",
+            )
         elif self.known("elapsed_seconds"):
             self.time_rule = "elapsed"
-            self.rules["gpu_seconds"] = (self.gpus_rule[0], f"growth of elapsed time x {self.gpus_rule[1]}: an upper bound")
+            self.rules["gpu_seconds"] = (
+                self.gpus_rule[0],
+                f"growth of elapsed time x {self.gpus_rule[1]}: an upper bound",
+            )
         else:
             self.unknown.append("gpu_hours")
             self.notes.append("the log holds no time, so GPU-hours are not known; other axes can be used")
@@ -178,7 +189,9 @@ class Accounts:
         """Wall seconds of each row's step by the chosen rule, 0 where the row has none."""
         out: Array | None
         if self.time_rule == "phases":
-            return sum((self.phase(block, p) for p in ("generation", "scoring", "training", "idle")), np.zeros(len(block.step)))
+            return sum(
+                (self.phase(block, p) for p in ("generation", "scoring", "training", "idle")), np.zeros(len(block.step))
+            )
         if self.time_rule == "rate":
             tokens, rate = self.value(block, "completion_tokens"), self.value(block, "tokens_per_second")
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -228,42 +241,26 @@ class Accounts:
         return out
 
     def _place_evaluation(self) -> None:
-        self.inside = {}
-        for name in ("evaluation", "overhead"):
-            self.inside[name] = self.mapping.semantics.get(f"{name}_in_step_time", False)
-        wanted = [n for n, v in self.inside.items() if v == "by phases"]
+        said = {n: self.mapping.semantics.get(f"{n}_in_step_time", False) for n in ("evaluation", "overhead")}
         if self.time_rule == "phases":  # only the phases that are summed are inside
-            self.inside = dict.fromkeys(self.inside, False)
+            self.inside = dict.fromkeys(said, False)
             return
-        columns: dict[str, Array] = {}
-        if wanted and any(n in self.phase_keys for n in wanted) and self.known("step_seconds"):
-            parts: dict[str, list[Array]] = {"step": [], "core": [], "evaluation": [], "overhead": []}
-            for block in self.raw.rows.blocks():
-                parts["step"].append(np.nan_to_num(self.value(block, "step_seconds")))  # type: ignore[arg-type]
-                core = [self.phase(block, p) for p in ("generation", "scoring", "training", "idle")]
-                parts["core"].append(sum(core, np.zeros(len(block.step))))
-                for n in ("evaluation", "overhead"):
-                    parts[n].append(self.phase(block, n))
-            columns = {n: np.concatenate(p) for n, p in parts.items()}
-        for name in wanted:
-            self.inside[name] = self._by_phases(name, columns)
+        by_phases = [n for n, v in said.items() if v == "by phases" and n in self.phase_keys]
+        self.inside = {n: v is True for n, v in said.items()}
+        if by_phases and self.known("step_seconds"):
+            columns = self._clock()
+            self.inside |= {n: inside_step(n, columns) for n in by_phases}
 
-    def _by_phases(self, name: str, columns: Mapping[str, Array]) -> bool:
-        if not columns:
-            return False
-        other = columns["overhead" if name == "evaluation" else "evaluation"]
-        this, rest = columns[name], columns["step"] - columns["core"]
-        timed = (columns["step"] > 0) & (columns["core"] > 0)
-        plain = timed & (this == 0) & (other == 0)
-        usual = float(np.median(rest[plain])) if plain.any() else 0.0
-        where = timed & (this > 0)
-        alone = where & (other == 0)
-        where = alone if alone.any() else where
-        if not where.any():
-            return False
-        beyond = rest[where] - usual
-        votes = beyond > this[where] / 2
-        return bool(votes.mean() > 0.5)
+    def _clock(self) -> dict[str, Array]:
+        """Seconds of all rows: the step, the sum of its core phases, evaluation and overhead."""
+        parts: dict[str, list[Array]] = {"step": [], "core": [], "evaluation": [], "overhead": []}
+        for block in self.raw.rows.blocks():
+            parts["step"].append(np.nan_to_num(np.asarray(self.value(block, "step_seconds"))))
+            core = [self.phase(block, p) for p in ("generation", "scoring", "training", "idle")]
+            parts["core"].append(np.sum(core, axis=0))
+            for name in ("evaluation", "overhead"):
+                parts[name].append(self.phase(block, name))
+        return {name: np.concatenate(p) for name, p in parts.items()}
 
     def _choose_tokens(self) -> None:
         total = self.known("total_tokens") or self.known("cumulative_tokens")
@@ -281,7 +278,9 @@ class Accounts:
             self.token_rule = "total"
             words = "completion tokens; prompt tokens are not in the log"
             if total:
-                words = "total tokens, all of them under completion_tokens: the log does not say how many are prompt tokens"
+                words = (
+                    "total tokens, all of them under completion_tokens: the log does not say how many are prompt tokens"
+                )
                 self.notes.append(words)
         else:
             self.token_rule = ""
@@ -293,7 +292,9 @@ class Accounts:
             self.rules["rollouts"] = ("derived", "total tokens / (mean prompt length + mean completion length)")
         elif self.known("rollouts"):
             key = self.keys.get("rollouts")
-            self.rules["rollouts"] = ("measured", key[1]) if key else ("derived", "from the mapping or the configuration")
+            self.rules["rollouts"] = (
+                ("measured", key[1]) if key else ("derived", "from the mapping or the configuration")
+            )
         else:
             self.unknown.append("rollouts")
 
@@ -363,7 +364,8 @@ class Accounts:
         if self.time_rule:
             out |= self._gpu_seconds(block)
         if self.shape is not None and self.token_rule:
-            out |= self._flops(block, prompt, completion, rollouts)
+            passes = self._scoring_passes(block)
+            out |= step_flops(self.shape, prompt, completion, rollouts, passes, lora=self.lora)
         return {name: np.clip(np.nan_to_num(v, nan=0.0, posinf=0.0), 0, None) for name, v in out.items()}
 
     def _gpu_seconds(self, block: Block) -> dict[str, Array]:
@@ -393,48 +395,13 @@ class Accounts:
         out["idle_gpu_seconds"] = inner - sum(out.values(), np.zeros(len(wall)))
         return out | {"evaluation_gpu_seconds": evaluation, "overhead_gpu_seconds": overhead}
 
-    def _flops(self, block: Block, prompt: Array, completion: Array, rollouts: Array) -> dict[str, Array]:
-        from scaling.flops import generation_flops, scoring_flops, training_flops
-
-        there = np.flatnonzero((rollouts > 0) & (prompt + completion > 0))
-        r, p, c = rollouts[there], prompt[there] / rollouts[there], completion[there] / rollouts[there]
-        each = {
-            "generation_flops": lambda p, c: generation_flops(self.shape, p, c),
-            "training_flops": lambda p, c: training_flops(self.shape, p, c, lora=self.lora),
-            "scoring_flops": lambda p, c: scoring_flops(self.shape, p, c),
-        }
-        passes = self._scoring_passes(block)[there]
-        out = {name: np.zeros(len(rollouts)) for name in each}
-        for name, count in each.items():
-            if name != "scoring_flops" or passes.any():
-                out[name][there] = r * _elementwise(count, p, c) * (passes if name == "scoring_flops" else 1.0)
-        return out
-
     def _scoring_passes(self, block: Block) -> Array:
         rule = self.mapping.semantics.get("scoring_passes", 0)
         if rule == "phases":
             keys = self.phase_keys.get("scoring", [])
-            return sum((np.nan_to_num(block.get(key)) > 0 for _, key in keys), np.zeros(len(block.step)))
+            there = [np.nan_to_num(block.get(key)) > 0 for _, key in keys] or [np.zeros(len(block.step))]
+            return np.sum(there, axis=0).astype(float)
         value = number(rule)
         if value is None and isinstance(rule, str):
             value = number(lookup(self.raw.config, rule))
         return np.full(len(block.step), value or 0.0)
-
-
-def _elementwise(count: Callable[[float, float], float], prompt: Array, completion: Array) -> Array:
-    """``count(p, c)`` for many lengths. It is a quadratic in them where attention is full: fitted at six points, checked at
-    the largest and the smallest row; with windows, where it is not, each row is counted on its own."""
-    if len(prompt) > 12:
-        a, b = float(prompt.max()) or 1.0, float(completion.max()) or 1.0
-
-        def basis(p: Any, c: Any) -> Array:
-            p, c = np.asarray(p) / a, np.asarray(c) / b
-            return np.stack([np.ones_like(p), p, c, p * p, p * c, c * c], axis=-1)
-
-        points = np.array([(a, b), (2 * a, b), (a, 2 * b), (2 * a, 2 * b), (3 * a, b), (a, 3 * b)])
-        values = np.array([count(*point) for point in points])
-        fitted = basis(prompt, completion) @ np.linalg.solve(basis(*points.T), values)
-        checked = [int(f(prompt + completion)) for f in (np.argmin, np.argmax)]
-        if all(math.isclose(fitted[i], count(prompt[i], completion[i]), rel_tol=1e-9) for i in checked):
-            return fitted
-    return np.array([count(p, c) for p, c in zip(prompt, completion)])

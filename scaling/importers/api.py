@@ -19,7 +19,13 @@ __all__ = ["SOURCES", "load", "read_runs"]
 # source -> (module, function, what a folder is searched for (none: the module searches; None: it takes all paths at once),
 #            whether rows of any trainer may be in it, one line of help)
 SOURCES: dict[str, tuple[str, str, tuple[str, ...] | None, bool, str]] = {
-    "verl": ("verl", "read", ("*.log", "*.log.gz", "*.jsonl", "*.out", "*.txt"), False, "verl console logs, file-logger JSONL"),
+    "verl": (
+        "verl",
+        "read",
+        ("*.log", "*.log.gz", "*.jsonl", "*.out", "*.txt"),
+        False,
+        "verl console logs, file-logger JSONL",
+    ),
     "trl": ("trl", "read", (), False, "TRL and Hugging Face trainer_state.json"),
     "openrlhf": ("openrlhf", "read", ("*.log", "*.log.gz", "*.out", "*.txt"), False, "OpenRLHF console logs"),
     "wandb": ("wandb", "read", None, True, "W&B: an offline run or folder, a UI CSV export, or ENTITY/PROJECT online"),
@@ -66,7 +72,16 @@ def load(
         RunTable(1 runs, 100 steps, 0 evaluations)
     """
     runs = read_runs(
-        path, source, mapping, gpus=gpus, shape=shape, model=model, lora=lora, one_run=one_run, progress=progress, **options
+        path,
+        source,
+        mapping,
+        gpus=gpus,
+        shape=shape,
+        model=model,
+        lora=lora,
+        one_run=one_run,
+        progress=progress,
+        **options,
     )
     return to_table(runs)
 
@@ -124,7 +139,8 @@ def _expand(paths: Iterable[str | Path], patterns: tuple[str, ...]) -> list[Any]
 
 def _join(raws: list[RawRun], one_run: bool) -> list[RawRun]:
     """Successive logs of one run become its segments: all of them if asked, else those that the configuration names alike
-    and of which each begins where training was under way."""
+    and of which each begins where training was under way.
+    """
     groups: dict[Any, list[RawRun]] = {}
     for i, raw in enumerate(raws):
         name = (lookup(raw.config, "trainer.project_name"), lookup(raw.config, "trainer.experiment_name"))

@@ -76,10 +76,10 @@ def looks_binary(path: Path) -> bool:
 
 
 def tag(line: bytes) -> tuple[bytes, bytes]:
-    """Which process wrote a line (name and pid, empty without a prefix), and the line without colours and prefix.
+    r"""Which process wrote a line (name and pid, empty without a prefix), and the line without colours and prefix.
 
     Example:
-        >>> tag(b"\\x1b[36m(TaskRunner pid=7, ip=10.0.0.1)\\x1b[0m step:1 - a/b:2")
+        >>> tag(b"\x1b[36m(TaskRunner pid=7, ip=10.0.0.1)\x1b[0m step:1 - a/b:2")
         (b'TaskRunner 7', b'step:1 - a/b:2')
     """
     match = _TAG.match(line)

@@ -14,7 +14,8 @@ from scaling.cost import COST_FIELDS
 from scaling.errors import ForeignLogError, ScalingError
 from scaling.importers.accounting import Accounts
 from scaling.importers.imported import Explanation, ImportedRun, RawRun
-from scaling.importers.mapping import METRICS, EvalRule, TrainerMapping
+from scaling.importers.mapping import EvalRule, TrainerMapping
+from scaling.importers.names import METRICS, QUANTITIES
 from scaling.importers.values import digest, lookup, number, one_line, redact
 
 __all__ = ["convert"]
@@ -52,7 +53,9 @@ def convert(
     """
     mapping = raw.mapping
     if not raw.rows.count:
-        raise ForeignLogError(f"{', '.join(raw.files) or raw.name}: no step found in the form that {mapping.trainer} logs")
+        raise ForeignLogError(
+            f"{', '.join(raw.files) or raw.name}: no step found in the form that {mapping.trainer} logs"
+        )
     for _ in raw.rows.blocks():  # closes the key counts
         break
     have = raw.rows.key_counts
@@ -199,7 +202,9 @@ def _lines(
         named |= {f"eval/{s.benchmark}": block.get(s.key) * s.scale for s in scores if s.value == "score"}
         metrics = _dicts(named, np.isfinite) or [{} for _ in block.step]
         seen = [(s, (block.get(s.key) * s.scale).tolist()) for s in scores if s.key in block.columns]
-        scored = np.any([np.isfinite(v) for _, v in seen], axis=0).tolist() if seen else [False] * len(block.step)
+        scored = (
+            [any(map(math.isfinite, values)) for values in zip(*(v for _, v in seen))] if seen else [False] * len(costs)
+        )
         for i, (at, step) in enumerate(zip(block.segment.tolist(), block.step.tolist())):
             if at != segment:
                 segment = at
@@ -220,16 +225,14 @@ def _lines(
                     yield "eval", line
 
 
-def _dicts(
-    columns: Mapping[str, np.ndarray], keep: Callable[[np.ndarray], np.ndarray]
-) -> list[dict[str, float]]:
+def _dicts(columns: Mapping[str, np.ndarray], keep: Callable[[np.ndarray], np.ndarray]) -> list[dict[str, float]]:
     """One dictionary a row, with the entries of a mask; rows with all entries are the fast and usual case."""
     if not columns:
         return []
     names = tuple(columns)
     table = np.column_stack(list(columns.values()))
     mask = keep(table)
-    always = mask.all(axis=0)
+    always = np.asarray(mask.all(axis=0))
     core = [n for n, a in zip(names, always) if a]
     out = [dict(zip(core, row)) for row in table[:, always].tolist()]
     for j in np.flatnonzero(~always).tolist():
@@ -270,8 +273,6 @@ def _evals(
 
 
 def _is_metric(name: str) -> bool:
-    from scaling.importers.mapping import QUANTITIES
-
     return name in METRICS or name not in QUANTITIES
 
 

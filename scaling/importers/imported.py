@@ -67,7 +67,9 @@ class Explanation:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"run {self.run!r}: names and semantics of {self.trainer} ({self.evidence or 'a mapping of the user'})"]
+        lines = [
+            f"run {self.run!r}: names and semantics of {self.trainer} ({self.evidence or 'a mapping of the user'})"
+        ]
         for title, rows in (
             ("matched", [(ours, f"<- {theirs}", remark) for ours, theirs, remark in self.matched]),
             ("derived", [(ours, "=", rule) for ours, rule in self.derived]),
@@ -150,7 +152,9 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
         else:
             os.rename(fresh, target)
     except OSError as error:
-        raise RecordError(f"cannot write {target}: {error.strerror}; free space or fix permissions, then rerun") from error
+        raise RecordError(
+            f"cannot write {target}: {error.strerror}; free space or fix permissions, then rerun"
+        ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Written(path=target, steps=counts["step"], evals=counts["eval"], cost=cost)

@@ -6,10 +6,9 @@ executed: expressions are sums, differences, products and quotients of names and
 
 from __future__ import annotations
 
-import ast
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,58 +18,22 @@ import numpy as np
 import yaml
 
 from scaling.errors import ConfigError, ForeignLogError, UnknownName
-from scaling.importers.values import lookup, number
+from scaling.importers.expression import Expression
+from scaling.importers.names import METRICS, PHASES, QUANTITIES, SEMANTICS
+from scaling.importers.values import number
 
-__all__ = ["METRICS", "PHASES", "QUANTITIES", "Choice", "EvalRule", "TrainerMapping", "load_mapping", "recognise", "shipped"]
+__all__ = [
+    "METRICS",
+    "PHASES",
+    "QUANTITIES",
+    "Choice",
+    "EvalRule",
+    "TrainerMapping",
+    "load_mapping",
+    "recognise",
+    "shipped",
+]
 
-# our metric -> (unit, definition); docs/importing.md prints this table
-METRICS: dict[str, tuple[str, str]] = {
-    "reward": ("1", "mean reward of the step's rollouts"),
-    "reward_std": ("1", "standard deviation of the reward, within groups or over the batch as the trainer has it"),
-    "completion_length": ("token", "mean sampled tokens of a rollout"),
-    "prompt_length": ("token", "mean tokens of a prompt"),
-    "truncation_rate": ("0 to 1", "share of rollouts cut at the length limit"),
-    "entropy": ("nat", "mean token entropy of the policy"),
-    "kl": ("nat", "KL divergence to the reference model, by the trainer's estimator"),
-    "loss": ("1", "policy loss"),
-    "grad_norm": ("1", "gradient norm before clipping"),
-    "learning_rate": ("1", "learning rate"),
-    "clip_fraction": ("0 to 1", "share of tokens whose ratio was clipped"),
-    "zero_variance_fraction": ("0 to 1", "share of groups whose rewards are all equal"),
-    "mfu": ("0 to 1", "model FLOPs utilisation of training, as the trainer counts it"),
-}
-# what the ledger is derived from -> (unit, definition)
-QUANTITIES: dict[str, tuple[str, str]] = {
-    "gpu_seconds": ("GPU s", "devices x wall time of the step"),
-    "step_seconds": ("s", "wall time of the step"),
-    "elapsed_seconds": ("s", "wall time since the run began, cumulative"),
-    "tokens_per_gpu_second": ("token/s/GPU", "total tokens / (step time x devices)"),
-    "tokens_per_second": ("token/s", "completion tokens / step time"),
-    "total_tokens": ("token", "prompt and completion tokens of the step"),
-    "cumulative_tokens": ("token", "the same, cumulative over the run"),
-    "prompt_tokens": ("token", "prompt tokens of the step, once a rollout"),
-    "completion_tokens": ("token", "sampled tokens of the step"),
-    "rollouts": ("1", "completions sampled in the step"),
-    "reward_min": ("1", "smallest reward of the step"),
-    "reward_max": ("1", "largest reward of the step"),
-}
-PHASES = ("generation", "scoring", "training", "idle", "evaluation", "overhead")
-# words that a mapping may say about meaning, with the allowed values (None: free)
-SEMANTICS: dict[str, tuple[Any, ...] | None] = {
-    "reward": None,
-    "reward_range": None,
-    "pass_at_k": ("unbiased", "bootstrap", "any_of_k", "none"),
-    "evaluation_in_step_time": (True, False, "by phases"),
-    "overhead_in_step_time": (True, False, "by phases"),
-    "phases_overlap": (True, False),
-    "tokens": ("prompt and completion", "completion"),
-    "rollouts_kept": ("all", "effective"),
-    "averaged_over_logging": (True, False),
-    "scoring_passes": None,
-    "decoding": ("sampled", "greedy", "unknown"),
-    "temperature": None,
-    "k": None,
-}
 _SECTIONS = {
     "trainer", "evidence", "documentation", "signature", "strip", "step", "run", "metrics", "quantities", "phases", "evals",
     "derive", "constants", "semantics", "gpus", "config",
@@ -132,7 +95,11 @@ class TrainerMapping:
 
     def __post_init__(self) -> None:
         exact: set[str] = set()
-        for choice in (*self.metrics.values(), *self.quantities.values(), *(c for p in self.phases.values() for c in p)):
+        for choice in (
+            *self.metrics.values(),
+            *self.quantities.values(),
+            *(c for p in self.phases.values() for c in p),
+        ):
             exact |= set(choice.keys)
         object.__setattr__(self, "_exact", exact | set(self.step) | ({self.run} if self.run else set()))
         measured = {key for name in ("evaluation", "overhead") for c in self.phases.get(name, ()) for key in c.keys}
@@ -234,7 +201,9 @@ def _construct(loader: _OnceLoader, node: yaml.MappingNode, deep: bool = False) 
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=deep)
         if key in out:
-            raise ConfigError(f"line {key_node.start_mark.line + 1}: {key!r} is given twice; keep one, list alternatives as 'a | b'")
+            raise ConfigError(
+                f"line {key_node.start_mark.line + 1}: {key!r} is given twice; keep one, list alternatives as 'a | b'"
+            )
         out[key] = loader.construct_object(value_node, deep=True)
     return out
 
@@ -265,7 +234,9 @@ def _build(body: dict[str, Any], where: str) -> TrainerMapping:
     for name, keys in _section(body, "phases", where).items():
         if name not in PHASES:
             raise UnknownName(f"{where}: phases must be among {', '.join(PHASES)}; got {name!r}")
-        phases[name] = tuple(_choice(k, f"{where}, phases.{name}") for k in (keys if isinstance(keys, list) else [keys]))
+        phases[name] = tuple(
+            _choice(k, f"{where}, phases.{name}") for k in (keys if isinstance(keys, list) else [keys])
+        )
     for name in quantities:
         if name not in QUANTITIES:
             raise UnknownName(f"{where}: quantities must be among {', '.join(QUANTITIES)}; got {name!r}")
@@ -273,7 +244,9 @@ def _build(body: dict[str, Any], where: str) -> TrainerMapping:
     for name, choice in (*metrics.items(), *quantities.items()):
         for key in choice.keys:
             if key in used and name in METRICS and used[key] in METRICS:
-                raise ConfigError(f"{where}: key {key!r} must have one meaning, it is mapped to {used[key]} and to {name}")
+                raise ConfigError(
+                    f"{where}: key {key!r} must have one meaning, it is mapped to {used[key]} and to {name}"
+                )
             used[key] = name
     derive = {k: str(v) for k, v in _section(body, "derive", where).items()}
     for name, text in derive.items():
@@ -313,7 +286,9 @@ def _from_flat(body: dict[str, Any], where: str) -> dict[str, Any]:
         turned: dict[str, Any] = {}
         for theirs, name in body.items():
             if name in turned:
-                raise ConfigError(f"{where}: {turned[name]!r} and {theirs!r} are both mapped to {name}; keep one of them")
+                raise ConfigError(
+                    f"{where}: {turned[name]!r} and {theirs!r} are both mapped to {name}; keep one of them"
+                )
             turned[name] = theirs
         body = turned
     if foreign := [str(k) for k in body if not ours(k)]:
@@ -341,7 +316,9 @@ def _evals(section: Any, where: str) -> tuple[EvalRule, ...]:
     rules = []
     for item in items:
         if unknown := sorted(set(item) - {"key", "value", "benchmark", "scale", "k"}):
-            raise UnknownName(f"{where}: an evaluation has key, value, benchmark, scale and k; got {', '.join(unknown)}")
+            raise UnknownName(
+                f"{where}: an evaluation has key, value, benchmark, scale and k; got {', '.join(unknown)}"
+            )
         if not isinstance(item.get("key"), str):
             raise ConfigError(f"{where}: an evaluation needs the text 'key', got {dict(item)!r}")
         if not re.search(r"\{(benchmark|task)\}", item["key"]) and not item.get("benchmark"):
@@ -349,8 +326,11 @@ def _evals(section: Any, where: str) -> tuple[EvalRule, ...]:
         for key in item["key"].split(" | "):
             rules.append(
                 EvalRule(
-                    pattern=key.strip(), value=str(item.get("value", "score")), benchmark=str(item.get("benchmark", "")),
-                    scale=_scale(item, where), k=item.get("k"),
+                    pattern=key.strip(),
+                    value=str(item.get("value", "score")),
+                    benchmark=str(item.get("benchmark", "")),
+                    scale=_scale(item, where),
+                    k=item.get("k"),
                 )  # fmt: skip
             )
     return tuple(rules)
@@ -385,76 +365,3 @@ def _words(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
-
-
-class Expression:
-    """Arithmetic over names: ``+ - * /``, parentheses, numbers, dotted names. Parsed, never executed as code.
-
-    Example:
-        >>> Expression("1 - pass_rate / 100")({"pass_rate": 25.0}.get)
-        0.75
-    """
-
-    def __init__(self, text: str, where: str = "expression") -> None:
-        self.text = text
-        try:
-            self._tree = ast.parse(text, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ConfigError(f"{where} must be arithmetic over names, got {text!r}") from error
-        self.names: list[str] = []
-        self._check(self._tree, where)
-
-    def __call__(self, get: Callable[[str], Any]) -> Any:
-        """The value, with names looked up by ``get``; None if one is missing."""
-        return self._value(self._tree, get)
-
-    def _check(self, node: ast.AST, where: str) -> None:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult, ast.Div)):
-            self._check(node.left, where)
-            self._check(node.right, where)
-        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-            self._check(node.operand, where)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-            pass
-        elif (name := _dotted(node)) is not None:
-            self.names.append(name)
-        else:
-            raise ConfigError(f"{where} must be + - * / over names and numbers, got {self.text!r}")
-
-    def _value(self, node: ast.AST, get: Callable[[str], Any]) -> Any:
-        if isinstance(node, ast.BinOp):
-            left, right = self._value(node.left, get), self._value(node.right, get)
-            if left is None or right is None:
-                return None
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                if isinstance(node.op, ast.Add):
-                    return left + right
-                if isinstance(node.op, ast.Sub):
-                    return left - right
-                if isinstance(node.op, ast.Mult):
-                    return left * right
-                return np.divide(left, right)
-        if isinstance(node, ast.UnaryOp):
-            inner = self._value(node.operand, get)
-            return None if inner is None else -inner if isinstance(node.op, ast.USub) else inner
-        if isinstance(node, ast.Constant):
-            return node.value
-        return get(_dotted(node) or "")
-
-
-def _dotted(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        inner = _dotted(node.value)
-        return None if inner is None else f"{inner}.{node.attr}"
-    return None
-
-
-def from_config(expressions: Iterable[str], config: Mapping[str, Any]) -> tuple[float, str] | None:
-    """The first expression over a configuration that has a value, and its text."""
-    for text in expressions:
-        value = Expression(text)(lambda name: number(lookup(config, name)))
-        if value is not None and np.isfinite(value):
-            return float(value), text
-    return None

@@ -43,7 +43,9 @@ def read(
     return runs
 
 
-def _make(name: str, where: Path, series: Series, params: dict[str, str], status: str, mapping: TrainerMapping | None) -> RawRun:
+def _make(
+    name: str, where: Path, series: Series, params: dict[str, str], status: str, mapping: TrainerMapping | None
+) -> RawRun:
     # verl writes @ as _at_, which MLflow's names do not allow
     series = {key.replace("_at_", "@"): points for key, points in series.items()}
     run = RawRun(

@@ -49,9 +49,7 @@ class History:
         """One after the other."""
         parts = list(parts)
         keys = dict.fromkeys(key for part in parts for key in part.columns)
-        columns = {
-            key: np.concatenate([p.columns.get(key, np.full(p.count, np.nan)) for p in parts]) for key in keys
-        }
+        columns = {key: np.concatenate([p.columns.get(key, np.full(p.count, np.nan)) for p in parts]) for key in keys}
         return cls(columns, sum(p.count for p in parts))
 
     def by_step(self, key: str = "_step") -> History:

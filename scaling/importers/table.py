@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,18 @@ def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | N
     if not any(by_run.values()):
         raise ForeignLogError(f"{path} must hold rows, it has none" + (f" ({skipped[0]})" if skipped else ""))
     if mapping.run and mapping.run not in columns:
-        raise ForeignLogError(f"{path} must have the column {mapping.run!r} that names the run; {_near(mapping.run, columns)}")
+        raise ForeignLogError(
+            f"{path} must have the column {mapping.run!r} that names the run; {_near(mapping.run, columns)}"
+        )
     if not any(step in columns for step in mapping.step):
-        raise ForeignLogError(f"{path} must have the step column {' or '.join(mapping.step)}; {_near(mapping.step[0], columns)}")
+        raise ForeignLogError(
+            f"{path} must have the step column {' or '.join(mapping.step)}; {_near(mapping.step[0], columns)}"
+        )
     out = []
     for name, numbers in by_run.items():
-        run = RawRun(name=name or log_name(path), source=f"table ({path.suffix[1:]})", files=(str(path),), mapping=mapping)
+        run = RawRun(
+            name=name or log_name(path), source=f"table ({path.suffix[1:]})", files=(str(path),), mapping=mapping
+        )
         lost = add_rows(run, numbers)
         if lost:
             run.skipped.append(Skipped(path.name, 0, f"{lost} row(s) without a step"))
@@ -83,7 +88,9 @@ def _csv(path: Path, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
                 if not cells:
                     continue
                 if len(cells) != len(names):
-                    skipped.append(Skipped(path.name, reader.line_num, f"{len(cells)} cells under {len(names)} columns"))
+                    skipped.append(
+                        Skipped(path.name, reader.line_num, f"{len(cells)} cells under {len(names)} columns")
+                    )
                     continue
                 yield {n: c for n, c in zip(names, cells) if c != ""}
         except csv.Error as error:
@@ -141,5 +148,3 @@ def _near(name: str, columns: dict[str, None]) -> str:
     close = difflib.get_close_matches(name, list(columns), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}map it with --mapping; its columns: {', '.join(list(columns)[:20])}"
-
-

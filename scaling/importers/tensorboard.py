@@ -58,7 +58,9 @@ def read(
             if progress:
                 progress(file.stat().st_size)
         if not processes:
-            raise ForeignLogError(f"{folder}: its event files hold no scalars" + (f" ({skipped[0]})" if skipped else ""))
+            raise ForeignLogError(
+                f"{folder}: its event files hold no scalars" + (f" ({skipped[0]})" if skipped else "")
+            )
         tags = dict.fromkeys(tag for series in processes for tag in series)
         run = RawRun(
             name=folder.resolve().name, source="TensorBoard", files=tuple(map(str, members)),

@@ -68,7 +68,9 @@ def _run(home: Path, reached: int, file: Path, state: dict[str, Any], mapping: T
         from scaling.records import Skipped
 
         run.skipped.append(Skipped(file.name, 0, f"{lost} row(s) without a step"))
-    run.config = {k: v for k, v in state.items() if k in ("train_batch_size", "num_train_epochs", "max_steps", "logging_steps")}
+    run.config = {
+        k: v for k, v in state.items() if k in ("train_batch_size", "num_train_epochs", "max_steps", "logging_steps")
+    }
     finished = reached >= (number(state.get("max_steps")) or 0) > 0
     run.status = "finished" if finished else "interrupted"
     return run

@@ -17,7 +17,8 @@ ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _WRAPPED = re.compile(r"^(?:(?:np|numpy|torch)\.)?\w+\(\s*(?:np\.\w+\()?([-+\w.]+)\)?(?:\s*,[^()]*)?\)$")
 _LEADING = re.compile(r"^([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=$|[\s(\[\x1b,}])")
 _SECRET_NAME = re.compile(
-    r"(api[_-]?key|secret|passw(or)?d|credential|private[_-]?key|access[_-]?key|(^|[_.\-/])(auth|hf|wandb)?[_-]?token$)", re.I
+    r"(api[_-]?key|secret|passw(or)?d|credential|private[_-]?key|access[_-]?key|(^|[_.\-/])(auth|hf|wandb)?[_-]?token$)",
+    re.I,
 )
 _SECRET_VALUE = re.compile(
     r"(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|AKIA[A-Z0-9]{12,}|wandb_v\d_\w{16,}"
@@ -116,10 +117,10 @@ def safe_name(name: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A foreign text without line breaks and control characters, at most 200 characters.
+    r"""A foreign text without line breaks and control characters, at most 200 characters.
 
     Example:
-        >>> one_line("a\\nb\\x1b[31m")
+        >>> one_line("a\nb\x1b[31m")
         'a b [31m'
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]

@@ -7,7 +7,6 @@ the overrides of the command line.
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import re
@@ -15,13 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scaling.errors import ForeignLogError
 from scaling.importers.console import chunks, log_name, looks_binary, plain, tag
 from scaling.importers.imported import RawRun
 from scaling.importers.mapping import TrainerMapping
 from scaling.importers.values import head, lookup, number
+from scaling.importers.verl_config import MAX_CONFIG, Collector, nested, scalar
 from scaling.records import Skipped
 
 __all__ = ["read"]
@@ -29,8 +27,6 @@ __all__ = ["read"]
 _STEP = re.compile(rb"step:(\d+)(?= - )")
 _NEXT = re.compile(rb"(?:\x1b\[[0-9;]*m)*\(\w+ pid=\d+")  # another line that was printed into this one
 _OVERRIDE = re.compile(r"(?:^|\s)['\"]?\+{0,2}([A-Za-z_][\w.]*\.[\w.]+)=((?:\[[^\]]*\])|[^\s'\"]*)")
-_YAML_LINE = re.compile(r"^\s*(?:-\s.*|[\w.'\"-]+:(?:\s.*)?)$")
-MAX_CONFIG = 1 << 21
 MAX_PREFIX, MAX_PLANS = 4096, 24
 
 
@@ -63,7 +59,7 @@ class _Console:
         self.prefixes: dict[bytes, bytes] = {}
         self.bad_pairs = 0
         self.writers: list[bytes] = []
-        self.collecting: _Collector | None = None
+        self.collecting: Collector | None = None
 
     def read(self, progress: Callable[[int], Any] | None) -> RawRun:
         number_of_bytes = 0
@@ -71,11 +67,15 @@ class _Console:
             number_of_bytes += len(chunk)
             self._chunk(chunk, torn)
         if self.bad_pairs:
-            self.run.skipped.append(Skipped(self.path.name, 0, f"{self.bad_pairs} part(s) of step lines that are no number"))
+            self.run.skipped.append(
+                Skipped(self.path.name, 0, f"{self.bad_pairs} part(s) of step lines that are no number")
+            )
         if not self.run.rows.count:
-            raise ForeignLogError(f"{self.path}: no line of the form 'step:N - key:value - ...', as verl's console logger writes")
+            raise ForeignLogError(
+                f"{self.path}: no line of the form 'step:N - key:value - ...', as verl's console logger writes"
+            )
         if not self.run.config and self.overrides:
-            self.run.config = _nested(self.overrides)
+            self.run.config = nested(self.overrides)
         for plan in self.plans:
             for key in plan.unused:
                 self.run.unused[key] = self.run.unused.get(key, 0) + plan.used
@@ -187,16 +187,16 @@ class _Console:
             if kind and self.run.rows.count:  # a process that starts over
                 self.run.rows.restart()
             if kind and not self.run.config:
-                self.collecting = _Collector(who, kind)
+                self.collecting = Collector(who, kind)
             elif kind:
                 pass
             elif "=" in text and not self.run.rows.count:
                 found = _OVERRIDE.findall(text)
-                self.overrides |= {name: _scalar(value) for name, value in found}
+                self.overrides |= {name: scalar(value) for name, value in found}
         elif what == b"Setting global step to " and self.run.rows.count:
             self.run.rows.restart()
         elif what == b"Model config after override" and self.run.model_config is None and "{" in text:
-            self.collecting = _Collector(who, "json")
+            self.collecting = Collector(who, "json")
             text = "{" + text.split("{", 1)[1]
         if self.collecting:
             self.collecting.feed(text)
@@ -281,54 +281,6 @@ class _Plan:
             return None if None in out else out  # type: ignore[return-value]
 
 
-class _Collector:
-    """Collects the lines of one dump: a dictionary or JSON until its brackets close, YAML until the first other line."""
-
-    def __init__(self, who: bytes, kind: str) -> None:
-        self.who, self.kind = who, kind
-        self.lines: list[str] = []
-        self.size = self.depth = 0
-        self.closed = self.ended_before = False
-
-    def feed(self, text: str) -> None:
-        self.size += len(text)
-        if self.kind == "yaml":
-            if text.strip() and not _YAML_LINE.match(text):
-                self.closed = self.ended_before = True
-                return
-            self.lines.append(text)
-        else:
-            self.lines.append(text)
-            bare = re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "", text)
-            self.depth += sum(bare.count(c) for c in "{[(") - sum(bare.count(c) for c in "}])")
-            self.closed = self.depth <= 0
-        if self.size > MAX_CONFIG:
-            self.closed = True
-
-    def value(self) -> dict[str, Any] | None:
-        text = "\n".join(self.lines)
-        try:
-            if self.kind == "dict":
-                out = ast.literal_eval(re.sub(r"(?<=[:\s\[,])(-?)(inf|nan)(?=[,}\]\s])", "None", text))
-            elif self.kind == "json":
-                out = json.loads(text)
-            else:
-                out = yaml.safe_load(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError, yaml.YAMLError):
-            return self._leaves(text)
-        return out if isinstance(out, dict) else None
-
-    def _leaves(self, text: str) -> dict[str, Any] | None:
-        """What is needed most, from a dump that does not parse (objects print as ``<...>``)."""
-        section = text[text.find("'trainer':") :]
-        found = {
-            name: int(match[1])
-            for name in ("n_gpus_per_node", "nnodes")
-            if (match := re.search(rf"'?{name}'?\s*:\s*(\d+)", section))
-        }
-        return {"trainer": found} if "n_gpus_per_node" in found and self.kind != "json" else None
-
-
 def _first(chunk: bytes, at: int) -> tuple[int, bytes]:
     found = [
         (i, what)
@@ -338,31 +290,8 @@ def _first(chunk: bytes, at: int) -> tuple[int, bytes]:
     return min(found, default=(-1, b""))
 
 
-def _scalar(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for path, value in flat.items():
-        here = out
-        *parents, leaf = path.split(".")
-        for part in parents:
-            here = here.setdefault(part, {})
-            if not isinstance(here, dict):
-                break
-        else:
-            here[leaf] = value
-    return out
-
-
 def _read_jsonl(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | None) -> RawRun:
-    run = RawRun(
-        name=log_name(path), source="verl file logger", files=(str(path),), mapping=mapping, status="running"
-    )
+    run = RawRun(name=log_name(path), source="verl file logger", files=(str(path),), mapping=mapping, status="running")
     layouts: dict[tuple[str, ...], tuple[list[str], bool]] = {}
     line_number = 0
     for chunk, torn in chunks(path, progress):
@@ -392,5 +321,7 @@ def _read_jsonl(path: Path, mapping: TrainerMapping, progress: Callable[[int], A
             cleaned = [mapping.clean(n) for n in kept]
             run.rows.add(step, cleaned, [math.nan if v is None else v for v in values], trained=trained)
     if not run.rows.count:
-        raise ForeignLogError(f'{path}: no line of the form {{"step": N, "data": {{...}}}}, as verl\'s file logger writes')
+        raise ForeignLogError(
+            f'{path}: no line of the form {{"step": N, "data": {{...}}}}, as verl\'s file logger writes'
+        )
     return run

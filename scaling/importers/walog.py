@@ -68,9 +68,12 @@ def read_log(path: str | Path) -> Log:
     """
     path = Path(path)
     try:
-        from wandb.proto import wandb_internal_pb2 as pb
+        from wandb.proto import wandb_internal_pb2
     except ImportError as error:
-        raise ForeignLogError("reading .wandb logs needs wandb's record types: pip install 'rl-scaling[wandb]'") from error
+        raise ForeignLogError(
+            "reading .wandb logs needs wandb's record types: pip install 'rl-scaling[wandb]'"
+        ) from error
+    pb: Any = wandb_internal_pb2
     log = Log(path=str(path))
     parse_history = pb.HistoryRecord.FromString
     for data in _records(path, log.skipped):
@@ -103,13 +106,19 @@ def _row(record: Any) -> dict[str, Any]:
         key = (nested[0] if len(nested) == 1 else ".".join(nested)) if nested else item.key
         if text:
             try:
-                out[key] = float(text) if "." in text and text[0] != '"' else _SIMPLE[text] if text in _SIMPLE else json.loads(text)
+                out[key] = (
+                    float(text)
+                    if "." in text and text[0] != '"'
+                    else _SIMPLE[text]
+                    if text in _SIMPLE
+                    else json.loads(text)
+                )
             except ValueError:
                 out[key] = json.loads(text)
         else:
             which = item.WhichOneof("value")
             value = None if which is None or which == "none" else getattr(item, which)
-            out[key] = json.loads(value) if which == "json" else value
+            out[key] = json.loads(str(value)) if which == "json" else value
     if "_step" not in out and record.HasField("step"):
         out["_step"] = record.step.num
     return out

@@ -37,7 +37,10 @@ def read_exports(paths: Iterable[Path], mapping: TrainerMapping | None) -> list[
     out = []
     for name, rows in runs.items():
         run = RawRun(
-            name=name, source="W&B CSV export", files=tuple(files[name]), mapping=mapping or recognise(metrics[name], name)
+            name=name,
+            source="W&B CSV export",
+            files=tuple(files[name]),
+            mapping=mapping or recognise(metrics[name], name),
         )
         for metric in metrics[name]:
             if not run.mapping.wants(run.mapping.clean(metric)):
@@ -72,7 +75,9 @@ def _read_one(
                 "table use the source 'table'"
             )
         if re.search(r"time", names[0], re.I):
-            raise ForeignLogError(f"{path} must have steps in its first column, got {names[0]!r}: set the chart's x axis to a step")
+            raise ForeignLogError(
+                f"{path} must have steps in its first column, got {names[0]!r}: set the chart's x axis to a step"
+            )
         for _, match in parsed:
             files.setdefault(match["run"], [])
             metrics.setdefault(match["run"], {})[match["metric"]] = None
@@ -82,7 +87,9 @@ def _read_one(
             step = number(cells[0]) if cells else None
             if step is None or step < 0 or step != int(step):
                 if cells:
-                    skipped.append(Skipped(path.name, reader.line_num, f"step must be a whole number, got {cells[0][:40]!r}"))
+                    skipped.append(
+                        Skipped(path.name, reader.line_num, f"step must be a whole number, got {cells[0][:40]!r}")
+                    )
                 continue
             for i, match in parsed:
                 value = number(cells[i]) if i < len(cells) and cells[i] != "" else None

@@ -9,6 +9,7 @@ Tried against a loopback stand-in with wandb's real client; never against the ho
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import tempfile
@@ -24,8 +25,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from scaling.errors import ForeignLogError
+from scaling.importers.expression import from_config
 from scaling.importers.imported import RawRun
-from scaling.importers.mapping import TrainerMapping, from_config
+from scaling.importers.mapping import TrainerMapping
 from scaling.importers.series import History
 from scaling.importers.values import digest, redact
 from scaling.importers.wandb_offline import cache_folder, history_of, load_history, save_history, to_raw
@@ -69,9 +71,11 @@ def pull(
     limiter = _Patience(patience)
     with _quiet():
         try:
-            api = wandb.Api(timeout=60)
+            api = wandb.Api(timeout=60)  # pyright: ignore[reportAttributeAccessIssue]
         except Exception as error:
-            raise ForeignLogError(f"W&B refused the login: {_say(error)}; run `wandb login` or set WANDB_API_KEY") from None
+            raise ForeignLogError(
+                f"W&B refused the login: {_say(error)}; run `wandb login` or set WANDB_API_KEY"
+            ) from None
         server = str(api.settings.get("base_url"))
 
         def one(run: Any) -> tuple[Any, _Pulled]:
@@ -92,7 +96,9 @@ def pull(
                 config=dict(run.config), gpus=0, gpu_type="", mapping=mapping,
             )  # fmt: skip
             raw.skipped += got.skipped
-            raw.status = {"finished": "finished", "running": "running", "crashed": "failed", "failed": "failed"}.get(run.state, "interrupted")
+            raw.status = {"finished": "finished", "running": "running", "crashed": "failed", "failed": "failed"}.get(
+                run.state, "interrupted"
+            )
             if from_config(raw.mapping.gpus, raw.config) is None and not _timed_per_gpu(raw):
                 _add_host(raw, run)
             out.append(raw)
@@ -110,7 +116,7 @@ def _list(api: Any, path: str, filters: dict[str, Any] | None, limiter: _Patienc
     i = 0
     while True:
         try:
-            run = limiter.call(lambda: runs[i], path)
+            run = limiter.call(functools.partial(runs.__getitem__, i), path)
         except IndexError:
             return
         yield run
@@ -138,7 +144,9 @@ def _fetch(run: Any, folder: Path | None, limiter: _Patience, server: str) -> _P
             return _Pulled(held)
     new = limiter.call(lambda: _history(run, _last(held) + 1), where)
     history = History.joined([held, new]).by_step()
-    if count is not None and history.count < count and held.count:  # the server rewrote what the cache holds: all of it anew
+    if (
+        count is not None and history.count < count and held.count
+    ):  # the server rewrote what the cache holds: all of it anew
         history = limiter.call(lambda: _history(run, 0), where).by_step()
     skipped = []
     if count is not None and history.count < count:
@@ -223,9 +231,15 @@ def _passing(error: BaseException) -> bool:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status == 429 or status >= 500
-    if any(word in text for word in ("not found", "permission", "unauthorized", "401", "403", "404", "could not find", "invalid")):
+    if any(
+        word in text
+        for word in ("not found", "permission", "unauthorized", "401", "403", "404", "could not find", "invalid")
+    ):
         return False
-    return any(word in text for word in ("429", "rate limit", "too many", "timeout", "timed out", "connection", "50", "commerror", "failed"))
+    return any(
+        word in text
+        for word in ("429", "rate limit", "too many", "timeout", "timed out", "connection", "50", "commerror", "failed")
+    )
 
 
 def _say(error: BaseException) -> str:
@@ -235,7 +249,7 @@ def _say(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Any:
-    """wandb prints notices of its own; errors are reported here."""
+    """Keep the client's own notices off the screen; errors are reported here."""
     logger = logging.getLogger("wandb")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -78,7 +78,20 @@ def test_only_what_an_import_wrote_is_ever_replaced(tmp_path):
         write(run, tmp_path / "runs", force=True)
 
 
-@pytest.mark.parametrize("name", ["../../escape", "/etc/passwd", "..", "a\x00b", "<img src=x onerror=1>", "=HYPERLINK(1)", "-rf", "x" * 500, "\u202e evil\nline"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../escape",
+        "/etc/passwd",
+        "..",
+        "a\x00b",
+        "<img src=x onerror=1>",
+        "=HYPERLINK(1)",
+        "-rf",
+        "x" * 500,
+        "\u202e evil\nline",
+    ],
+)
 def test_hostile_names_stay_inside_the_output(tmp_path, name):
     config = CONFIG | {"trainer": CONFIG["trainer"] | {"experiment_name": name}}
     out = tmp_path / "deep" / "runs"
@@ -104,7 +117,14 @@ def test_keys_of_accounts_reach_neither_records_nor_output(tmp_path):
     config = CONFIG | {"secrets": SECRETS, "commit": "aaaabbbbccccddddeeeeffff0000111122223333"}
     done = call("verl", make(tmp_path, config), "--out", tmp_path / "runs", "--explain")
     written = b"".join(p.read_bytes() for p in (tmp_path / "runs").rglob("*") if p.is_file()) + done.output.encode()
-    for secret in (b"0123456789abcdef0123", b"fedcba98765432", b"sk-proj-abc", b"secret-token", b"0f0f0f0f0f", b"hf_abcdef"):
+    for secret in (
+        b"0123456789abcdef0123",
+        b"fedcba98765432",
+        b"sk-proj-abc",
+        b"secret-token",
+        b"0f0f0f0f0f",
+        b"hf_abcdef",
+    ):
         assert secret not in written
     assert b"aaaabbbbccccdddd" in written  # a commit is not a secret
     assert redact({"max_tokens": 5, "token_count": "7"}) == {"max_tokens": 5, "token_count": "7"}

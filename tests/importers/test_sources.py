@@ -71,7 +71,9 @@ def test_openrlhf_console(tmp_path):
         status = {"policy_loss": 0.1, "reward": 0.25 * step, "response_length": 80.0, "total_length": 100.0, "kl": 0.01,
                   "timing/generation": 10.0, "timing/ppo_train": 5.0, "timing/step_total": 20.0, "dynamic_filtering_pass_rate": 0.75}  # fmt: skip
         text = str(status).replace("0.01", "np.float64(0.01)")
-        lines.append(f"\x1b[36m(PPOTrainer pid=3)\x1b[0m INFO 01-02 03:04:05 [ppo_trainer.py:1] ✨ Global step {step}: {text}")
+        lines.append(
+            f"\x1b[36m(PPOTrainer pid=3)\x1b[0m INFO 01-02 03:04:05 [ppo_trainer.py:1] ✨ Global step {step}: {text}"
+        )
     scores = {"eval_aime_pass4": 0.5, "eval_aime_pass1": 0.25}
     lines.append(f"(PPOTrainer pid=3) ✨ Evaluation completed in 00:01:40, global_step 4, eval_metrics: {scores}")
     path = tmp_path / "run.log"
@@ -125,7 +127,9 @@ def test_event_files_are_read_whole_and_restarts_found(tmp_path):
 
 
 def test_event_files_of_the_real_library(tmp_path):
-    writer_of = pytest.importorskip("tensorboard.summary.writer.event_file_writer", reason="tensorboard is not installed")
+    writer_of = pytest.importorskip(
+        "tensorboard.summary.writer.event_file_writer", reason="tensorboard is not installed"
+    )
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.util.tensor_util import make_tensor_proto
@@ -187,7 +191,12 @@ def test_mlflow_folder_and_database(tmp_path):
 
 BOOK = {
     "trainer": "reasoning-from-scratch",
-    "metrics": {"reward": "reward_avg", "completion_length": "avg_response_len", "entropy": "entropy_avg", "loss": "loss"},
+    "metrics": {
+        "reward": "reward_avg",
+        "completion_length": "avg_response_len",
+        "entropy": "entropy_avg",
+        "loss": "loss",
+    },
     "quantities": {"tokens_per_second": "tokens_per_sec"},
     "constants": {"rollouts": 8},
     "derive": {"completion_tokens": "rollouts * completion_length"},
@@ -228,7 +237,9 @@ def test_a_flat_mapping_either_way_round(tmp_path, flipped):
 def test_tables_of_every_kind_give_the_same(tmp_path):
     import pandas as pd
 
-    frame = pd.DataFrame({"step": [1, 2], "reward": [0.1, 0.2], "step_seconds": [5.0, 6.0], "run": ["a", "a"], "eval/math": [None, 0.5]})
+    frame = pd.DataFrame(
+        {"step": [1, 2], "reward": [0.1, 0.2], "step_seconds": [5.0, 6.0], "run": ["a", "a"], "eval/math": [None, 0.5]}
+    )
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
     frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
@@ -261,7 +272,9 @@ def test_damaged_tables_are_refused_in_one_line(tmp_path, name, content, match):
 
 
 def test_every_shipped_mapping_loads_and_says_where_it_is_from():
-    assert {"verl", "trl", "openrlhf", "prime-rl", "nemo-rl", "slime", "skyrl", "tinker-cookbook", "table"} <= set(shipped())
+    assert {"verl", "trl", "openrlhf", "prime-rl", "nemo-rl", "slime", "skyrl", "tinker-cookbook", "table"} <= set(
+        shipped()
+    )
     for name in shipped():
         assert load_mapping(name).evidence
     for name in ("prime-rl", "nemo-rl", "slime", "skyrl", "tinker-cookbook"):
@@ -278,7 +291,7 @@ def test_every_shipped_mapping_loads_and_says_where_it_is_from():
         ("phases: {rolling: a}\n", UnknownName, "phases"),
         ("semantics: {pass_at_k: maybe}\n", ConfigError, "pass_at_k"),
         ("derive: {a: \"__import__('os').system('x')\"}\n", ConfigError, "names and numbers"),
-        ("derive: {a: \"b ** 9\"}\n", ConfigError, "names and numbers"),
+        ('derive: {a: "b ** 9"}\n', ConfigError, "names and numbers"),
         ("a: !!python/object/apply:os.system ['x']\n", ConfigError, "YAML"),
         ("- a\n", ConfigError, "mapping of names"),
         ("rewards: r\n", UnknownName, "names must be among"),

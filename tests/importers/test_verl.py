@@ -280,7 +280,11 @@ def test_nan_and_infinity_are_counted_never_recorded(tmp_path):
 
 
 def test_a_hostile_configuration_is_not_executed(tmp_path):
-    head = ray("{'actor_rollout_ref': __import__('os').system('touch " + str(tmp_path / "pwned") + "'), 'trainer': {'n_gpus_per_node': 4, 'nnodes': 1}}")
+    head = ray(
+        "{'actor_rollout_ref': __import__('os').system('touch "
+        + str(tmp_path / "pwned")
+        + "'), 'trainer': {'n_gpus_per_node': 4, 'nnodes': 1}}"
+    )
     load(put(tmp_path, [head, *(three_decimals(s, step_data(s)) for s in range(1, 3))]), source="verl")
     assert not (tmp_path / "pwned").exists()
 

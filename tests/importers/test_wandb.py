@@ -139,7 +139,9 @@ def test_a_damaged_record_is_left_out_and_counted(fragments, tmp_path):
     assert [s.reason for s in log.skipped] == ["record with a wrong checksum"]
 
 
-@pytest.mark.parametrize(("content", "match"), [(b"", "empty"), (b"not a log at all", ":W&B"), (b":W&B\xe1\xbe\x07rest", "version 7")])
+@pytest.mark.parametrize(
+    ("content", "match"), [(b"", "empty"), (b"not a log at all", ":W&B"), (b":W&B\xe1\xbe\x07rest", "version 7")]
+)
 def test_other_files_and_versions_are_refused_in_one_line(tmp_path, content, match):
     path = tmp_path / "x.wandb"
     path.write_bytes(content)
@@ -149,8 +151,16 @@ def test_other_files_and_versions_are_refused_in_one_line(tmp_path, content, mat
 
 
 def test_ui_exports_of_several_charts_are_put_together_by_run(tmp_path):
-    for name, keys in {"reward": ("critic/rewards/mean",), "cost": ("perf/total_num_tokens", "perf/throughput", "perf/time_per_step")}.items():
-        columns = [f'"{run} - {key}{side}"' for run in ("seed - 1", "seed - 2") for key in keys for side in ("", "__MIN", "__MAX")]
+    for name, keys in {
+        "reward": ("critic/rewards/mean",),
+        "cost": ("perf/total_num_tokens", "perf/throughput", "perf/time_per_step"),
+    }.items():
+        columns = [
+            f'"{run} - {key}{side}"'
+            for run in ("seed - 1", "seed - 2")
+            for key in keys
+            for side in ("", "__MIN", "__MAX")
+        ]
         lines = [",".join(['"Step"', *columns])]
         for step in range(1, 5):
             cells = [step_data(step)[key] for _ in range(2) for key in keys for _ in range(3)]
@@ -222,7 +232,9 @@ print("RESULT" + json.dumps(out))
 @pytest.fixture(scope="module")
 def pulled(tmp_path_factory):
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    script = textwrap.dedent(ONLINE).format(tests=here, root=os.path.dirname(here), folder=str(tmp_path_factory.mktemp("online")))
+    script = textwrap.dedent(ONLINE).format(
+        tests=here, root=os.path.dirname(here), folder=str(tmp_path_factory.mktemp("online"))
+    )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
     assert "RESULT" in done.stdout, done.stdout[-2000:] + done.stderr[-4000:]

@@ -46,7 +46,9 @@ def reprs(step: int, data: dict[str, Any]) -> str:
     return " - ".join([f"step:{step}", *(f"{k}:{pprint.pformat(v)}" for k, v in data.items())])
 
 
-def step_data(step: int, *, gpus: int = 8, evaluated: bool = False, inside: bool = True, numpy: bool = False) -> dict[str, Any]:
+def step_data(
+    step: int, *, gpus: int = 8, evaluated: bool = False, inside: bool = True, numpy: bool = False
+) -> dict[str, Any]:
     """Metrics of one step of an 8-GPU run with 64 rollouts: 40 s of phases, 2 s unaccounted, 25 s of evaluation."""
     rng = np.random.default_rng(step)
     prompts, completions = 20.0, float(100 + step)
