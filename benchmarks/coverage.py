@@ -37,7 +37,7 @@ from scaling.fitting.profile import profile_interval
 from scaling.laws import LAWS, Law, LogLinear, Power, Sigmoid
 
 C_MID, ASYMPTOTE, R_0, NOISE = 1000.0, 0.61, 0.25, 0.006
-PROFILES = 60  # studies a cell that also get a profile interval; only its median width is used
+PROFILES = 40  # studies a cell that also get a profile interval; only its median width is used
 PARTS = ("intervals", "verdict", "seeds", "items")
 
 

@@ -174,9 +174,7 @@ class Sigmoid(Law):
     positive: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "c_mid")
 
     @staticmethod
-    def evaluate(
-        compute: Array, *, asymptote: Any, efficiency_exponent: Any, c_mid: Any, r_0: Any
-    ) -> Array:
+    def evaluate(compute: Array, *, asymptote: Any, efficiency_exponent: Any, c_mid: Any, r_0: Any) -> Array:
         return r_0 + (asymptote - r_0) * _expit(efficiency_exponent * (_log(compute) - np.log(c_mid)))
 
     @staticmethod
@@ -326,7 +324,10 @@ class LogLinear(Law):
     name: ClassVar[str] = "log_linear"
     nonlinear: ClassVar[tuple[str, ...]] = ("exponent",)
     linear: ClassVar[tuple[str, ...]] = ("log_error",)
-    bounds: ClassVar[dict[str, tuple[float, float]]] = {"log_error": (0.0, np.inf), "exponent": (1e-4, 5.0)}  # of exp(log_error)
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {
+        "log_error": (0.0, np.inf),
+        "exponent": (1e-4, 5.0),
+    }  # of exp(log_error)
     seed_spread: ClassVar[dict[str, float]] = {"log_error": 0.03, "exponent": 0.1}
     positive: ClassVar[tuple[str, ...]] = ("exponent",)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from scaling.curve import Curve
 from scaling.errors import ScalingError
-from scaling.fitting.data import MIN_EVALS, Prepared, prepare
+from scaling.fitting.bootstrap import bootstrap
+from scaling.fitting.data import MIN_DISTINCT, MIN_EVALS, Prepared, prepare
 from scaling.fitting.draws import draw_table
 from scaling.fitting.ensemble import evidence_weights
 from scaling.fitting.identify import Verdict
@@ -39,6 +40,7 @@ def fit(
     delta: float | None = None,
     bounds: dict[str, tuple[float, float]] | None = None,
     n_items: int | None = None,
+    method: str = "posterior",
     prior: Prior | None = None,
 ) -> Fit:
     """Fit a law, or the ensemble of laws, to one curve or to several seeds of one.
@@ -60,6 +62,8 @@ def fit(
         delta: Huber's threshold [score]; 1.345 robust standard deviations of the residuals by default.
         bounds: parameter -> (low, high), over the law's own.
         n_items: items of the benchmark, for ``forecast(of="population")`` where per-item counts are not known.
+        method: ``"posterior"``, or ``"bootstrap"`` (one law, one curve): noise simulated on the fitted law, every resample
+            refitted to its global optimum, with a certificate for each.
         prior: see `scaling.fitting.marginal.Prior`.
 
     Raises:
@@ -70,20 +74,41 @@ def fit(
         raise ScalingError(f"draws must be at least 1, got {draws}")
     if loss not in ("squared", "huber"):
         raise ScalingError(f"loss must be 'squared' or 'huber', got {loss!r}")
+    if method not in ("posterior", "bootstrap"):
+        raise ScalingError(f"method must be 'posterior' or 'bootstrap', got {method!r}")
     if r_0 is None and r_0_stderr is not None:
         raise ScalingError("r_0_stderr needs r_0")
     ensemble = law == "ensemble"
     form = "ensemble" if ensemble else law_named(law).name
-    names = ENSEMBLE if ensemble else _LIMITS if form == "sigmoid" and r_0 is None else (form,)
+    names = (
+        ENSEMBLE if ensemble else _LIMITS if form == "sigmoid" and r_0 is None and method == "posterior" else (form,)
+    )
     data = prepare(curves, fit_after=fit_after)
+    if method == "bootstrap" and (ensemble or len(data.curves) > 1):
+        raise ScalingError(
+            "method='bootstrap' needs one law and one curve, e.g. fit(curve, law='sigmoid', method='bootstrap')"
+        )
     if not data.unit:
         names = tuple(k for k in names if k != "log_linear") or names
-    short = min(s.y.size for s in data.positive if form != "sigmoid") if form != "sigmoid" else min(s.y.size for s in data.series)
     limits = _bounds(data, bounds)
-    options = {"law": form, "r_0": r_0, "r_0_stderr": r_0_stderr, "loss": loss, "delta": delta, "bounds": bounds, "limits": limits}
+    options = {
+        "law": form,
+        "method": method,
+        "r_0": r_0,
+        "r_0_stderr": r_0_stderr,
+        "loss": loss,
+        "delta": delta,
+        "bounds": bounds,
+        "limits": limits,
+    }
     common = {"form": form, "seed": seed, "n_items": n_items, "fit_after": fit_after, "options": options}
-    if short < MIN_EVALS:
-        message = f"{short} evaluations to fit, at least {MIN_EVALS} are needed"
+    used = data.series if form == "sigmoid" else data.positive
+    short = min(s.y.size for s in used)
+    distinct = min(np.unique(s.x).size for s in used)
+    if short < MIN_EVALS or distinct < MIN_DISTINCT:
+        message = (
+            f"{short} evaluations at {distinct} values of compute, at least {MIN_EVALS} at {MIN_DISTINCT} are needed"
+        )
         return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
     if all(np.ptp(s.y) == 0 for s in data.series):
         message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
@@ -92,12 +117,28 @@ def fit(
         data = data.reweighted([_robust(s, delta, limits) for s in data.series])
     members = {k: _integrate(LAWS[k], data, limits, r_0, r_0_stderr, prior) for k in names}
     weights = _weights(members, data, limits, prior)
+    if method == "bootstrap":
+        return _bootstrapped(members[form][0], data, limits, r_0, draws, common)
     table, new_seed = _draw(members, weights, draws, seed, limits, as_sigmoid=form == "sigmoid")
-    best = max((k for k in names if LAWS[k].saturating or len(names) == 1), key=lambda k: weights[k]) if ensemble else form
+    best = (
+        max((k for k in names if LAWS[k].saturating or len(names) == 1), key=lambda k: weights[k]) if ensemble else form
+    )
     point, certificate = _point(LAWS[best], data, limits, r_0)
     return Fit(
         law=point, draws=table, curves=data.curves, window=data.window, weights=weights, axis=data.curves[0].axis, metric=data.curves[0].metric, skipped=data.skipped, notes=data.notes,
         certificate=certificate, new_seed=new_seed, **common,
+    )  # fmt: skip
+
+
+def _bootstrapped(marginal: Marginal, data: Prepared, limits: dict, r_0: float | None, draws: int, common: dict) -> Fit:
+    law = marginal.problem.law
+    refits, rho, sigma = bootstrap(marginal, draws=draws, rng=np.random.default_rng(common["seed"]))
+    parameters = law.rescale(law.decode(refits.u, refits.coefficients), marginal.problem.series.x_ref)
+    point, _ = _point(law, data, limits, r_0)
+    return Fit(
+        law=point, draws=draw_table([(law.name, parameters, rho, sigma)]), curves=data.curves, window=data.window,
+        weights={law.name: 1.0}, axis=data.curves[0].axis, metric=data.curves[0].metric, skipped=data.skipped, notes=data.notes,
+        certificate=refits, **common,
     )  # fmt: skip
 
 
@@ -141,14 +182,25 @@ def _integrate(
 def _weights(members: dict[str, list[Marginal]], data: Prepared, bounds: dict, prior: Prior | None) -> dict[str, float]:
     """Evidence weights; laws are compared on the points that all of them can describe."""
     compared = dict(members)
-    if any(a is not b for a, b in zip(data.series, data.positive)) and len({LAWS[k].starts_at_zero for k in members}) > 1:
+    if (
+        any(a is not b for a, b in zip(data.series, data.positive))
+        and len({LAWS[k].starts_at_zero for k in members}) > 1
+    ):
         for k in members:
             if LAWS[k].starts_at_zero:
                 compared[k] = [integrate(LAWS[k], s, prior=prior, bounds=bounds) for s in data.positive]
     return evidence_weights(compared)
 
 
-def _draw(members: dict[str, list[Marginal]], weights: dict[str, float], draws: int, seed: int, bounds: dict, *, as_sigmoid: bool):
+def _draw(
+    members: dict[str, list[Marginal]],
+    weights: dict[str, float],
+    draws: int,
+    seed: int,
+    bounds: dict,
+    *,
+    as_sigmoid: bool,
+):
     """Draws of every member in proportion to its weight, compute in the axis' unit."""
     share = np.array([weights[k] for k in members]) * draws
     counts = np.floor(share).astype(int)
@@ -192,4 +244,3 @@ def _point(law: type[Law], data: Prepared, bounds: dict, r_0: float | None) -> t
     got = solve(law, x, y, weights=1 / s**2, bounds=bounds, fixed=fixed)
     parameters = law.rescale(law.decode(got.u, got.coefficients), series[0].x_ref)
     return law(**{k: float(v[0]) for k, v in parameters.items()}), got
-

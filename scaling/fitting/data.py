@@ -17,6 +17,7 @@ __all__ = ["Prepared", "in_unit_interval", "prepare"]
 
 Array = NDArray[np.float64]
 MIN_EVALS = 5
+MIN_DISTINCT = 4  # values of compute
 MAX_EVALS = 500  # beyond this, neighbouring evaluations are averaged
 _SHARES = ("pass@", "avg@", "maj@", "accuracy", "acc", "success", "solve")
 
@@ -68,7 +69,9 @@ def prepare(curves: Curve | Iterable[Curve], *, fit_after: float | None = None) 
         raise ScalingError("fit needs at least one curve, got none")
     for item in given:
         if not isinstance(item, Curve):
-            raise ScalingError(f"fit needs Curve objects, got {type(item).__name__}; build scaling.Curve(compute=..., performance=...)")
+            raise ScalingError(
+                f"fit needs Curve objects, got {type(item).__name__}; build scaling.Curve(compute=..., performance=...)"
+            )
     for name in ("axis", "metric"):
         found = sorted({getattr(c, name) for c in given})
         if len(found) > 1:
@@ -85,7 +88,9 @@ def prepare(curves: Curve | Iterable[Curve], *, fit_after: float | None = None) 
         finite = np.isfinite(y)
         _count(skipped, "score is NaN or infinite", int((~finite).sum()))
         inside = finite if fit_after is None else finite & (x >= fit_after)
-        _count(skipped, f"before fit_after={fit_after:g}" if fit_after is not None else "", int((finite & ~inside).sum()))
+        _count(
+            skipped, f"before fit_after={fit_after:g}" if fit_after is not None else "", int((finite & ~inside).sum())
+        )
         bad = y[finite][(y[finite] < 0) | (y[finite] > 1)]
         if unit and bad.size:
             raise ScalingError(
@@ -102,7 +107,9 @@ def prepare(curves: Curve | Iterable[Curve], *, fit_after: float | None = None) 
         series.append(_series(x, y, se))
         keep = x > 0
         positive.append(series[-1] if keep.all() else _series(x[keep], y[keep], se[keep]))
-    if len({round(s.x_ref, 12) for s in series}) > 1:  # seeds share one reference, so that their coordinates are comparable
+    if (
+        len({round(s.x_ref, 12) for s in series}) > 1
+    ):  # seeds share one reference, so that their coordinates are comparable
         ref = float(np.mean([s.x_ref for s in positive if s.y.size]))
         series = [_shift(s, ref) for s in series]
         positive = [_shift(s, ref) for s in positive]

@@ -23,7 +23,9 @@ def draw_table(parts: list[tuple[str, dict[str, Array], Array, Array]], *, as_si
         parts: (law, parameters, rho, sigma) of each member.
         as_sigmoid: fill the sigmoid's parameters of its limits.
     """
-    names = sorted({key for _, parameters, _, _ in parts for key in parameters} | (set(_LIMIT["power"]) if as_sigmoid else set()))
+    names = sorted(
+        {key for _, parameters, _, _ in parts for key in parameters} | (set(_LIMIT["power"]) if as_sigmoid else set())
+    )
     size = sum(len(rho) for _, _, rho, _ in parts)
     table = np.zeros(size, dtype=[("law", "U12"), *[(k, float) for k in (*names, "rho", "sigma")]])
     at = 0

@@ -34,7 +34,9 @@ def evidence_weights(members: dict[str, list[Marginal]], *, prior: dict[str, flo
     for name, integrals in members.items():
         k = integrals[0].size
         total = sum(m.log_evidence - 0.5 * k * np.log(2 * np.pi * sigma[s] ** 2) for s, m in enumerate(integrals))
-        score[name] = total - 0.5 * k * np.log(LAMBDA**2 * sum(sizes)) + np.log((ODDS if prior is None else prior).get(name, 1.0))
+        score[name] = (
+            total - 0.5 * k * np.log(LAMBDA**2 * sum(sizes)) + np.log((ODDS if prior is None else prior).get(name, 1.0))
+        )
     top = max(score.values())
     raw = {name: float(np.exp(value - top)) for name, value in score.items()}
     whole = sum(raw.values())

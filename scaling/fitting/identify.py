@@ -53,13 +53,13 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
     saturating = np.isin(draws["law"], [k for k, law in LAWS.items() if law.saturating])
     if not any(LAWS[k].saturating for k in weights):
         return Verdict(Status.NO_ASYMPTOTE, "only saturating laws (sigmoid, power) have an asymptote")
-    if not saturating.any():
-        return Verdict(Status.NOT_IDENTIFIED, "the curve is described by laws without an asymptote")
     noise = float(np.median(draws["sigma"])) / np.sqrt(max(s.y.size for s in data.series))
     if abs(gain) < 4 * noise:
         return Verdict(Status.NO_TREND, f"the score moves by {gain:+.4f} over the window, within its noise")
     if gain < 0:
         return Verdict(Status.NO_TREND, f"the score falls over the window, by {-gain:.4f}")
+    if not saturating.any():
+        return Verdict(Status.NOT_IDENTIFIED, "laws without an asymptote describe the curve")
     low, high = quantile(draws["asymptote"][saturating], [0.05, 0.95])
     allowed = MAX_WIDTH if data.unit else MAX_WIDTH / 0.36 * gain
     reasons = []
@@ -74,7 +74,12 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
     if rival > MAX_RIVAL:
         reasons.append(f"laws without an asymptote keep a weight of {rival:.2f}")
     if not reasons:  # the dearer tests only where the cheap ones pass
-        reasons = [r for s in data.positive for r in (_back_test(s, bounds, data.unit), _agreement(s, draws, bounds, allowed)) if r]
+        reasons = [
+            r
+            for s in data.positive
+            for r in (_back_test(s, bounds, data.unit), _agreement(s, draws, bounds, allowed))
+            if r
+        ]
     if reasons:
         return Verdict(Status.NOT_IDENTIFIED, "; ".join(dict.fromkeys(reasons)))
     return Verdict(Status.IDENTIFIED, f"asymptote in [{low:.3f}, {high:.3f}] (90 %)")
@@ -92,7 +97,11 @@ def _back_test(s: Series, bounds: dict, unit: bool) -> str:
         return ""
     past, rest = _cut(s, first), _cut(s, ~first)
     x = rest.x + rest.x_ref - past.x_ref
-    score = {k: _log_score(LAWS[k], past, x, rest.y, bounds) for k in ("sigmoid", "power", *_RIVALS) if unit or k != "log_linear"}
+    score = {
+        k: _log_score(LAWS[k], past, x, rest.y, bounds)
+        for k in ("sigmoid", "power", *_RIVALS)
+        if unit or k != "log_linear"
+    }
     best = max(score["sigmoid"], score["power"])
     for name in _RIVALS:
         if name in score and score[name] >= best + np.log(2.0):
@@ -118,14 +127,18 @@ def _agreement(s: Series, draws: NDArray[Any], bounds: dict, allowed: float) -> 
     late = s.x >= start
     if late.sum() < 8 or s.x.max() - s.x[late].min() < np.log(2.0):
         return ""
-    power = integrate(Power, _cut(s, late), bounds=bounds).draw(_DRAWS, np.random.default_rng(0)).parameters["asymptote"]
+    power = (
+        integrate(Power, _cut(s, late), bounds=bounds).draw(_DRAWS, np.random.default_rng(0)).parameters["asymptote"]
+    )
     a, b = np.quantile(power, [0.05, 0.5, 0.95]), np.quantile(draws["asymptote"][rows], [0.05, 0.5, 0.95])
     if max(a[0] - b[2], b[0] - a[2]) <= allowed / 2:  # a power law is only the sigmoid's limit: it may lie beside it
         return ""
     return f"Power says [{a[0]:.3f}, {a[2]:.3f}] and Sigmoid [{b[0]:.3f}, {b[2]:.3f}]"
 
 
-def more_compute(draws: NDArray[Any], data: Prepared, *, precision: float = PRECISION, most: float = 20.0, count: int = 200) -> Array:
+def more_compute(
+    draws: NDArray[Any], data: Prepared, *, precision: float = PRECISION, most: float = 20.0, count: int = 200
+) -> Array:
     """How many times C_max would settle the asymptote to +-``precision`` (90 %), for ``count`` draws; ``inf`` above ``most``.
 
     For each draw of a saturating law, its own noise is assumed to go on and evaluations to keep the spacing of the window's

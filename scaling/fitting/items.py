@@ -60,7 +60,11 @@ def item_error(curves: tuple[Curve, ...], n_items: int | None = None) -> ItemErr
         return ItemError(m, float(np.clip(np.mean(ratios), 0.0, 1.0)), "per-item counts")
     if n_items is None:
         errors = [(c.performance, c.stderr) for c in curves if c.stderr is not None]
-        found = [p * (1 - p) / s**2 for p, s in errors for p, s in [(p[np.isfinite(p) & (s > 0)], s[np.isfinite(p) & (s > 0)])]]
+        found = [
+            p * (1 - p) / s**2
+            for p, s in errors
+            for p, s in [(p[np.isfinite(p) & (s > 0)], s[np.isfinite(p) & (s > 0)])]
+        ]
         sizes = np.concatenate(found) if found else np.zeros(0)
         if not sizes.size:
             raise ScalingError(

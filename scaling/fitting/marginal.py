@@ -135,7 +135,10 @@ def moments(problem: Problem, u: Array, rho: Array) -> tuple[Array, Array]:
     width = len(law.linear) + len(law.nonlinear) + 1
     chunk = max(8, 40000 // (width * data.x.size))  # keeps temporaries in cache
     if len(u) > chunk:
-        parts = [moments(problem, u[a : a + chunk], rho[a : a + chunk] if rho.ndim == 2 else rho) for a in range(0, len(u), chunk)]
+        parts = [
+            moments(problem, u[a : a + chunk], rho[a : a + chunk] if rho.ndim == 2 else rho)
+            for a in range(0, len(u), chunk)
+        ]
         return np.concatenate([g for g, _ in parts]), np.concatenate([w for _, w in parts])
     basis, tangent = law.design(data.x, u)
     target = np.broadcast_to(data.y - law.offset(data.x, u), (len(u), data.x.size))
@@ -200,7 +203,9 @@ def second_coefficient(problem: Problem, first: Array, center: Array, cov: Array
     off = first - center[..., 0]
     loc = center[..., 1] + ratio * off
     left = np.maximum(cov[..., 1, 1] - ratio * cov[..., 0, 1], 1e-300)
-    scale = np.sqrt(left * (rss + off * off / cov[..., 0, 0]) / (nu + 1))
+    scale = np.sqrt(
+        left * (rss + off * off / cov[..., 0, 0]) / (nu + 1)
+    )  # so 1 + t^2 / (nu + 1) is the growth of the rss
     low, high = problem.limits(problem.free[1])
     high = np.minimum(high, first) if problem.law is Sigmoid else np.broadcast_to(high, loc.shape)  # r_0 stays below A
     log_p = np.log(interval_probability((low - loc) / scale, (high - loc) / scale, nu + 1))

@@ -82,17 +82,18 @@ class Marginal:
         low, high = problem.limits(free[0])
         first = sample_between(center[:, 0], np.sqrt(rss / nu * cov[:, 0, 0]), low, high, nu, rng.random(k))
         second = None
-        delta = (first - center[:, 0])[:, None]
+        whole = rss + (first - center[:, 0]) ** 2 / cov[:, 0, 0]
         if p == 2:
             loc, scale, (low2, high2), log_p = second_coefficient(problem, first, center, cov, rss)
             second = sample_between(loc, scale, low2, high2, nu + 1, rng.random(k))
             log_weight += log_p - here.log_second[:, 0]
-            delta = np.stack([delta[:, 0], second - center[:, 1]], -1)
+            whole = whole * (1.0 + ((second - loc) / scale) ** 2 / (nu + 1))
         coefficients = complete(problem, first, second)
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(law.amplitude(coefficients)), 1e-6))
         log_weight += log_amplitude - here.log_amplitude[:, 0]
-        whole = rss + np.einsum("ki,kij,kj->k", delta, np.linalg.inv(cov), delta)
-        sigma = np.sqrt(whole / rng.chisquare(n, k) / (1.0 - rhos[r] ** 2))  # of the noise itself, not of its innovations
+        sigma = np.sqrt(
+            whole / rng.chisquare(n, k) / (1.0 - rhos[r] ** 2)
+        )  # of the noise itself, not of its innovations
         weight = np.exp(log_weight - log_weight.max())
         weight /= weight.sum()
         chosen = _systematic(weight, draws, rng)

@@ -64,7 +64,11 @@ def find_frame(problem: Problem, *, outer_nodes: int = 40, inner_nodes: int = 13
     if not search:
         return Frame(np.zeros((1, 0)), np.zeros(1), np.zeros(0), np.zeros(0), np.zeros(0), 1, np.zeros(1, bool))
     rhos = np.array(problem.prior.rhos) if len(problem.prior.rhos) == 1 else _RHOS
-    return _one(problem, search[0], rhos, inner_nodes * 5) if len(search) == 1 else _two(problem, search, rhos, outer_nodes, inner_nodes)
+    return (
+        _one(problem, search[0], rhos, inner_nodes * 5)
+        if len(search) == 1
+        else _two(problem, search, rhos, outer_nodes, inner_nodes)
+    )
 
 
 def _density(problem: Problem, nodes: Array, rhos: Array) -> Array:
@@ -84,10 +88,14 @@ def _one(problem: Problem, box: tuple[float, float], rhos: Array, count: int) ->
         low, high = max(box[0], nodes[kept[0]] - 1.5 * step), min(box[1], nodes[kept[-1]] + 1.5 * step)
     at_edge = np.zeros(count, bool)
     at_edge[0], at_edge[-1] = edges[0] <= box[0], edges[-1] >= box[1]
-    return Frame(nodes[:, None], np.full(count, np.log(edges[1] - edges[0])), edges, edges[:1], edges[-1:], count, at_edge)
+    return Frame(
+        nodes[:, None], np.full(count, np.log(edges[1] - edges[0])), edges, edges[:1], edges[-1:], count, at_edge
+    )
 
 
-def _two(problem: Problem, box: tuple[tuple[float, float], ...], rhos: Array, outer_nodes: int, inner_nodes: int) -> Frame:
+def _two(
+    problem: Problem, box: tuple[tuple[float, float], ...], rhos: Array, outer_nodes: int, inner_nodes: int
+) -> Frame:
     (inner_low, inner_high), (outer_low, outer_high) = box
     outer = np.linspace(outer_low, outer_high, 28)
     low, high, count = np.full(28, inner_low), np.full(28, inner_high), 20
@@ -100,8 +108,9 @@ def _two(problem: Problem, box: tuple[tuple[float, float], ...], rhos: Array, ou
         first, last = inside.argmax(1), count - 1 - inside[:, ::-1].argmax(1)
         settled = np.median((last - first + 1)[kept]) >= 0.45 * count and kept.size >= 0.45 * outer.size
         width = (high - low) / count
-        low, high = np.clip(low + (first - 1.0) * width, inner_low, inner_high), np.clip(
-            low + (last + 2.0) * width, inner_low, inner_high
+        low, high = (
+            np.clip(low + (first - 1.0) * width, inner_low, inner_high),
+            np.clip(low + (last + 2.0) * width, inner_low, inner_high),
         )
         # the interval of a new outer node is interpolated from its neighbours, margins included
         near = slice(max(kept[0] - 1, 0), kept[-1] + 2)

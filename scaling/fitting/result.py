@@ -16,6 +16,7 @@ from scaling.fitting.data import Prepared, prepare
 from scaling.fitting.draws import at_compute, quantile, reach
 from scaling.fitting.identify import Verdict, judge
 from scaling.fitting.items import item_error
+from scaling.fitting.profile import profile_interval
 from scaling.fitting.solver import Solution
 from scaling.fitting.status import Status
 from scaling.forecast import Forecast, Reach
@@ -106,7 +107,7 @@ class Fit:
         low, high = self.interval("asymptote")
         if self.identified:
             return f"Fit({self.form}: asymptote in [{low:.3f}, {high:.3f}] (90 %), identified)"
-        if self.status == Status.NOT_IDENTIFIED:
+        if self.status == Status.NOT_IDENTIFIED and np.isfinite(low):
             return f"Fit({self.form}: asymptote not identified, at least {low:.3f} (95 %))"
         return f"Fit({self.form}: {self.status})"
 
@@ -120,7 +121,9 @@ class Fit:
         """
         _check_level(level)
         if name not in _PARAMETERS and name not in ("rho", "sigma"):
-            raise UnknownName(f"parameter must be one of {', '.join(sorted(_PARAMETERS | {'rho', 'sigma'}))}, got {name!r}")
+            raise UnknownName(
+                f"parameter must be one of {', '.join(sorted(_PARAMETERS | {'rho', 'sigma'}))}, got {name!r}"
+            )
         if name not in (self.draws.dtype.names or ()):
             return -np.inf, np.inf
         values = self.draws[name]
@@ -130,7 +133,9 @@ class Fit:
         low, high = quantile(values, [(1 - level) / 2, (1 + level) / 2])
         return low, high
 
-    def forecast(self, compute: ArrayLike, *, level: float = 0.9, of: str = "benchmark", noise: str = "curve") -> Forecast:
+    def forecast(
+        self, compute: ArrayLike, *, level: float = 0.9, of: str = "benchmark", noise: str = "curve"
+    ) -> Forecast:
         """Band of performance at ``compute`` [unit of the axis].
 
         Args:
@@ -150,7 +155,17 @@ class Fit:
         c = np.ravel(np.asarray(compute, dtype=float))
         if not self.draws.size:
             nothing = np.full(c.shape, np.nan)
-            return Forecast(c, nothing, np.full(c.shape, -np.inf), np.full(c.shape, np.inf), level, self.axis, of, noise, self.message)
+            return Forecast(
+                c,
+                nothing,
+                np.full(c.shape, -np.inf),
+                np.full(c.shape, np.inf),
+                level,
+                self.axis,
+                of,
+                noise,
+                self.message,
+            )
         rng = np.random.default_rng([self.seed, 1])
         draws = self.new_seed if noise == "observation" and self.new_seed is not None else self.draws
         values, note = at_compute(draws, c), ""
@@ -182,6 +197,28 @@ class Fit:
         start = self.window[1] if since is None else since
         values = at_compute(self.draws, np.array([start, by], dtype=float))
         return float(np.mean(values[:, 1] - values[:, 0] > more_than))
+
+    def profile(self, *, at: float = np.inf, level: float = 0.9, rho: float | None = None) -> tuple[float, float]:
+        """Profile-likelihood interval of the score at compute ``at`` (``inf``: the asymptote), beside that of the draws.
+
+        Args:
+            at: compute [unit of the axis].
+            level: nominal coverage.
+            rho: lag-1 autocorrelation of the noise; the median over the draws by default, and then taken as known, so that
+                this interval is too narrow where the noise is strongly autocorrelated.
+
+        Raises:
+            ScalingError: the fit was refused, is of several curves, or its law has no asymptote.
+        """
+        _check_level(level)
+        if not self.draws.size or len(self.curves) > 1:
+            raise ScalingError(f"a profile needs a fit of one curve, this is of {len(self.curves)} ({self.status})")
+        if np.isinf(at) and not self.law.saturating:
+            raise ScalingError(f"{type(self.law).__name__} has no asymptote to profile; give at=...")
+        data = prepare(self.curves, fit_after=self.fit_after)
+        series = (data.series if self.law.starts_at_zero else data.positive)[0]
+        rho = float(np.median(self.draws["rho"])) if rho is None else rho
+        return profile_interval(type(self.law), series, at=at, rho=rho, level=level, bounds=self.options.get("limits"))
 
     def summary(self, full: bool = False) -> str:
         """The fit in words; ``full`` adds how it moves with the fitted window."""

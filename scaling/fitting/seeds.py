@@ -32,7 +32,9 @@ class Pooled:
     spread: dict[str, Array]
 
 
-def pool_seeds(seeds: list[Posterior], *, draws: int, bounds: dict[str, tuple[float, float]], rng: np.random.Generator) -> Pooled:
+def pool_seeds(
+    seeds: list[Posterior], *, draws: int, bounds: dict[str, tuple[float, float]], rng: np.random.Generator
+) -> Pooled:
     """Pool the posteriors of several seeds of one law.
 
     Args:
@@ -45,7 +47,9 @@ def pool_seeds(seeds: list[Posterior], *, draws: int, bounds: dict[str, tuple[fl
     names = law.parameter_names()
     log = np.array([name in law.positive for name in names])
     count = len(seeds)
-    theta = np.stack([np.stack([np.log(p.parameters[k]) if lg else p.parameters[k] for k, lg in zip(names, log)], -1) for p in seeds])
+    theta = np.stack(
+        [np.stack([np.log(p.parameters[k]) if lg else p.parameters[k] for k, lg in zip(names, log)], -1) for p in seeds]
+    )
     log_prior = np.stack([p.log_prior for p in seeds])
     order = np.argsort(theta[:, :, 0], axis=1)  # neighbours in the first parameter are neighbours in the walk
     theta = np.take_along_axis(theta, order[:, :, None], 1)
@@ -89,8 +93,12 @@ def pool_seeds(seeds: list[Posterior], *, draws: int, bounds: dict[str, tuple[fl
     return Pooled(unpack(mu), unpack(fresh), spread)
 
 
-def _limits(names: tuple[str, ...], log: NDArray[np.bool_], bounds: dict[str, tuple[float, float]]) -> tuple[Array, Array]:
-    ends = np.array([bounds.get(name, (-np.inf, np.inf)) if not lg else (-np.inf, np.inf) for name, lg in zip(names, log)])
+def _limits(
+    names: tuple[str, ...], log: NDArray[np.bool_], bounds: dict[str, tuple[float, float]]
+) -> tuple[Array, Array]:
+    ends = np.array(
+        [bounds.get(name, (-np.inf, np.inf)) if not lg else (-np.inf, np.inf) for name, lg in zip(names, log)]
+    )
     for i, name in enumerate(names):
         if name == "log_error":  # its bounds are those of exp(log_error)
             ends[i] = -np.inf, np.inf

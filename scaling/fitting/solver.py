@@ -124,7 +124,9 @@ def _grid(search: tuple[tuple[float, float], ...], counts: tuple[int, int]) -> t
     return np.stack([m.ravel() for m in mesh], -1), mesh[0].shape
 
 
-def _solve_block(problem: _Problem, t: Array, w: Array, rows: int, nodes: Array, shape: tuple[int, ...], basis: Array, tol: float):
+def _solve_block(
+    problem: _Problem, t: Array, w: Array, rows: int, nodes: Array, shape: tuple[int, ...], basis: Array, tol: float
+):
     coefficients, rss = _project(problem, t, w, rows, basis)
     starts, owner, basins = _starts(rss, shape)
     theta = np.concatenate([coefficients(owner, starts), nodes[starts]], axis=1)
@@ -149,7 +151,11 @@ def _project(problem: _Problem, t: Array, w: Array, rows: int, basis: Array):
     low, high = problem.low[:p], problem.high[:p]
     known = problem.fixed
     if p == 1:
-        c = known[0] if np.isfinite(known[0]) else np.clip(linear[0] / np.maximum(products[0, 0], _TINY), low[0], high[0])
+        c = (
+            known[0]
+            if np.isfinite(known[0])
+            else np.clip(linear[0] / np.maximum(products[0, 0], _TINY), low[0], high[0])
+        )
         rss = total - 2 * c * linear[0] + c * c * products[0, 0]
         solved = (np.broadcast_to(c, rss.shape),)
     else:

@@ -28,7 +28,9 @@ def _cdf(t: Array, nu: float) -> Array:
     return out
 
 
-def sample_between(loc: Array, scale: Array, low: Array | float, high: Array | float, nu: float, uniform: Array) -> Array:
+def sample_between(
+    loc: Array, scale: Array, low: Array | float, high: Array | float, nu: float, uniform: Array
+) -> Array:
     """Draws of loc + scale * T confined to (low, high), by inversion of ``uniform``."""
     a, b = (low - loc) / scale, (high - loc) / scale
     flip = a > 0
