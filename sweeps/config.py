@@ -17,7 +17,9 @@ from scaling.errors import ConfigError
 from sweeps.cluster import ClusterConfig, LaunchConfig
 from sweeps.models import ModelConfig, ScratchModel
 from sweeps.pretrain import PretrainConfig, base_hash
+from sweeps.recipes import RecipeSwitches
 from sweeps.schema import Strict
+from sweeps.sft import SftConfig, stage_hash
 from sweeps.tasks import TaskConfig
 
 __all__ = [
@@ -72,6 +74,8 @@ class GrpoConfig(Strict):
     """Language-model head in float32 (ScaleRL)."""
     generation: Literal["plain", "continuous_batching"] = "plain"
     vllm: Literal["off", "colocate", "server"] = "off"
+    recipe: RecipeSwitches = RecipeSwitches()
+    """Pieces of published recipes that TRL lacks, each a switch."""
 
     @model_validator(mode="after")
     def _combination(self) -> GrpoConfig:
@@ -199,6 +203,8 @@ class RunConfig(Strict):
     model: ModelConfig
     task: TaskConfig
     pretrain: PretrainConfig
+    sft: SftConfig | None = None
+    """A supervised stage between pretraining and reinforcement learning."""
     grpo: GrpoConfig
     budget: BudgetConfig
     milestones: list[BudgetConfig] = []
@@ -221,7 +227,14 @@ class RunConfig(Strict):
     @property
     def base_hash(self) -> str:
         """Identity of the base model: the pretraining, or the public model's name and revision."""
-        return self._base().get("pretrained_here") or _digest(self._base())
+        base = self._base()
+        return base["pretrained_here"] if list(base) == ["pretrained_here"] else _digest(base)
+
+    @property
+    def pretraining_hash(self) -> str:
+        """Identity of the pretraining alone, whatever supervised stage follows it."""
+        base = self._pretraining()
+        return base.get("pretrained_here") or _digest(base)
 
     @property
     def recipe_hash(self) -> str:
@@ -247,6 +260,10 @@ class RunConfig(Strict):
         return Path(self.runs_dir) / self.sweep / self.run_id
 
     def _base(self) -> dict[str, Any]:
+        base = self._pretraining()
+        return base if self.sft is None else base | {"sft": stage_hash(self.sft, self.pretraining_hash)}
+
+    def _pretraining(self) -> dict[str, Any]:
         if isinstance(self.model, ScratchModel):
             return {"pretrained_here": base_hash(self.model, self.task, self.pretrain)}
         return {"model": self.model.identity()}
@@ -281,12 +298,9 @@ def conf_dir() -> Path:
 
 
 def _explain(error: Any) -> str:
-    parts = [
-        str(p)
-        for p in error["loc"]
-        if not (isinstance(p, str) and p in ("scratch", "hub") and error["loc"][0] == "model")
-    ]
-    key = ".".join(parts) or "config"
+    loc = error["loc"]
+    tagged = len(loc) > 1 and loc[0] in ("model", "task") and loc[1] not in ("kind", "name")
+    key = ".".join(str(p) for i, p in enumerate(loc) if not (tagged and i == 1)) or "config"
     got = error.get("input")
     if error["type"] == "extra_forbidden":
         allowed = _fields_at(error["loc"])

@@ -61,8 +61,8 @@ def _table() -> str:
 
 def _browse() -> str:
     """How to look at the mirrored runs: an offline mirror has its files in the run directory."""
-    mirrored = sorted(path.parent for path in RUNS.glob("*/wandb") if any(path.glob("*run-*")))
-    return " | ".join(f"wandb leet {path}" for path in mirrored[:3]) or "none (tracking was disabled)"
+    mirrored = any(any(path.glob("*run-*")) for path in RUNS.glob("*/wandb"))
+    return f"rl-scaling wandb browse {RUNS}   (wandb leet, in the terminal)" if mirrored else "none (tracking was disabled)"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from scaling.errors import ConfigError
 from sweeps.config import GrpoConfig, RunConfig
+from sweeps.recipes import trainer_class
 
 __all__ = ["PromptSampler", "RunTrainer", "build_trainer", "trl_arguments"]
 
@@ -170,7 +171,7 @@ def build_trainer(
     disable_progress_bars()
     if base is not None:
         model.config._name_or_path = base  # TRL reloads the reference model from here
-    trainer = RunTrainer(
+    trainer = trainer_class(RunTrainer, config.grpo.recipe)(
         model=model,
         reward_funcs=task.reward_functions(),
         args=trl_arguments(

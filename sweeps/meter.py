@@ -142,6 +142,9 @@ class Meter(TrainerCallback):
             self._add_extra(name, getattr(cost, name))
         self._add_extra("evaluation_gpu_seconds", seconds * self.devices)
         self._row.update(rows)
+        if self._line is None and self.tracker is not None and self._main:  # before the first step: a row of its own
+            self.tracker.log({"train/global_step": 0, **self.axes(), **self._row})
+            self._row = {}
 
     def axes(self) -> dict[str, float]:
         """The compute axes at the current step, as tracker keys."""

@@ -49,8 +49,10 @@ def train(config: RunConfig) -> Path:
     from sweeps.pretrain import pretrain
     from sweeps.progress import Progress
     from sweeps.run_dir import RunDirectory, git_commit, ledger_cost
+    from sweeps.sft import run_sft
     from sweeps.stop import requested
     from sweeps.tasks import build
+    from sweeps.tasks.preflight import preflight
     from sweeps.tracking import open_tracker
 
     transformers.utils.logging.disable_progress_bar()
@@ -72,12 +74,23 @@ def train(config: RunConfig) -> Path:
                 progress=sys.stderr.isatty(),
                 report=lambda done, total: directory.progress("pretrain", done, total),
             )
-            stage, where = base.stage(), base.path
+            stages, where = [base.stage()], base.path
         else:
-            stage, where = config.model.stage(shape_of(config.model, task)), None
-        started = (
-            time.perf_counter() if isinstance(config.model, ScratchModel) else start
-        )  # pretraining has its own account
+            stages, where = [config.model.stage(shape_of(config.model, task))], None
+        if config.sft is not None:
+            directory.progress("sft", 0, config.sft.steps)
+            tuned = run_sft(
+                config.sft,
+                model_config=config.model,
+                task=task,
+                base=where,
+                parent=config.pretraining_hash,
+                directory=config.bases_dir,
+            )
+            stages, where = [*stages, tuned.stage()], tuned.path
+        stage = stages[0]
+        # stages before RL have their own accounts; the start-up of the rest is this run's
+        started = time.perf_counter() if isinstance(config.model, ScratchModel) or config.sft is not None else start
 
         # 2. where the run stands: a complete checkpoint, or nothing
         accelerator = accelerator_name() if config.cluster.accelerator == "auto" else config.cluster.accelerator
@@ -95,9 +108,18 @@ def train(config: RunConfig) -> Path:
         # 3. model, trainer
         model, tokenizer = load(config.model, task, path=where)
         shape = shape_of(config.model, task)
+        rows = task.training_rows(n=config.grpo.training_prompts, seed=config.seed)
+        for note in preflight(
+            task,
+            tokenizer,
+            rows=rows,
+            max_completion_length=config.grpo.max_completion_length,
+            positions=getattr(model.config, "max_position_embeddings", None),
+        ):
+            print(note, flush=True)
         trainer = build_trainer(
             config, model=model, tokenizer=tokenizer, task=task,
-            rows=task.training_rows(n=config.grpo.training_prompts, seed=config.seed), output_dir=directory.checkpoints,
+            rows=rows, output_dir=directory.checkpoints,
             base=where if config.grpo.beta else None, world_size=int(os.environ.get("WORLD_SIZE", "1")),
         )  # fmt: skip
 
@@ -107,7 +129,7 @@ def train(config: RunConfig) -> Path:
             name=config.name or f"{config.model.name}-s{config.seed}", sweep=config.sweep, config=config.model_dump(),
             model={"name": config.model.name, "params": shape.params, "non_embedding_params": shape.non_embedding_params,
                    "revision": getattr(config.model, "revision", None), "shape": _plain(shape)},
-            accelerator=accelerator, devices=config.cluster.devices, shared=config.cluster.shared, stages=(stage,),
+            accelerator=accelerator, devices=config.cluster.devices, shared=config.cluster.shared, stages=tuple(stages),
             provenance={"trainer": "rl-scaling", "accounting": "counted by the meter, step by step"},
             benchmarks={n: {"guess_rate": b.guess_rate, "problems": len(b.prompts)} for n, b in task.benchmarks().items()},
         )  # fmt: skip

@@ -19,7 +19,7 @@ OPTIONS = sorted(
 )
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 # an option that is incomplete on its own, and what completes it
-COMPLETED = {("budget", "none"): ["budget.flops=1e12"]}
+COMPLETED = {("budget", "none"): ["budget.flops=1e12"], ("sft", "data"): ["sft.path=texts.jsonl"]}
 
 
 def composed(*overrides: str) -> dict:
@@ -32,7 +32,7 @@ def resolved(*overrides: str) -> RunConfig:
 
 
 def test_there_are_options_of_every_group():
-    assert {group for group, _ in OPTIONS} >= {"model", "task", "grpo", "budget", "eval", "tracking", "cluster"}
+    assert {group for group, _ in OPTIONS} >= {"model", "task", "grpo", "budget", "eval", "tracking", "cluster", "sft"}
     assert EXPERIMENTS
 
 

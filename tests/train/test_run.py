@@ -83,6 +83,8 @@ def test_the_mirror_has_every_metric_against_gpu_hours(finished):
     config, table = finished
     (path,) = config.run_dir.glob("wandb/*run-*/*.wandb")
     log = read_log(path)
+    (base,) = [row for row in log.rows if row.get("train/global_step") == 0]
+    assert base["gpu_hours"] == 0 and 0 <= base["eval/held_out/pass@1"] <= 1
     rows = [row for row in log.rows if "train/reward" in row]
     assert [row["train/global_step"] for row in rows] == list(range(1, 13))
     for key in (
