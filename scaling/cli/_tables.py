@@ -224,7 +224,8 @@ def _metric(score: str, y: np.ndarray, *, percent: bool, reward: bool, notes: li
         if not inside:
             notes.append(f"{score} goes from {low:g} to {high:g}: taken as a reward, without the bounds 0 and 1")
         return score, scale
-    notes.append(f"{score} lies within 0 to 1: taken as an accuracy (--reward fits it without bounds)")
+    if not any(word in name for word in _ACCURACY_WORDS):
+        notes.append(f"{score} lies within 0 to 1: taken as an accuracy (--reward fits it without bounds)")
     return f"accuracy ({score})", scale
 
 

@@ -76,8 +76,8 @@ def fit(
         click.echo(line)
     click.echo()
     for name, fitted in fits.items():
-        text = fitted.summary(full=True) if full else verdict(fitted)
-        click.echo(f"{name}: {text}" if "\n" not in text else f"{name}\n{text}")
+        whole = full or len(fits) == 1
+        click.echo(fitted.summary(full=full) if whole else verdict(name, fitted))
     if do_backtest:
         from scaling.backtest import backtest as run_backtest
 
@@ -107,11 +107,13 @@ def row(name: str, fitted: Fit, *, level: float) -> dict[str, Any]:
     return out
 
 
-def verdict(fitted: Fit) -> str:
-    """The verdict in one line; a lower bound instead of an asymptote that the data do not determine."""
-    text = fitted.summary()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if len(lines) == 1 else "\n".join("  " + line for line in lines)
+def verdict(name: str, fitted: Fit) -> str:
+    """The verdict in few lines: why, what may be quoted instead of an asymptote, and what would settle it."""
+    lines = [line.strip() for line in fitted.summary().splitlines()]
+    told = [line for line in lines if line.startswith(("asymptote not identified:", "to settle"))]
+    return "\n".join(
+        [f"{name}: {fitted.status}" + (f" ({fitted.message})" if fitted.message else ""), *("  " + x for x in told)]
+    )
 
 
 def _table(rows: list[dict[str, Any]], level: float) -> list[str]:
