@@ -140,9 +140,13 @@ class JointFit:
         local = type(self.law).local_at(self._theta, self.data, params)
         if self._row(params) is not None:
             return local
-        rng = np.random.default_rng([self._seed, 1])
+        rng = self._rng(params, 1)
         spread = rng.standard_t(max(len(self.data.params) - 2, 2), size=local.shape) * np.array(self.size_spread)
         return local + spread
+
+    def _rng(self, params: float, purpose: int) -> np.random.Generator:
+        """Randomness of one new size: the same whenever it is asked for, independent of every other size's."""
+        return np.random.default_rng([self._seed, purpose, round(params)])
 
     def _row(self, params: float) -> int | None:
         hit = np.flatnonzero(np.isclose(self.data.params, params, rtol=1e-6))
@@ -169,7 +173,7 @@ class JointFit:
         at = np.array([1.0, np.log(params) - n.mean()])
         leverage = float(at @ np.linalg.inv(design.T @ design) @ at)
         sd = np.sqrt(np.sum(rest**2, axis=1) / freedom)
-        noise = np.random.default_rng([self._seed, 2]).standard_t(freedom, size=len(values))
+        noise = self._rng(params, 2).standard_t(freedom, size=len(values))
         return law.unlink(coefficients @ at + sd * noise * np.sqrt(1 + leverage))
 
     def summary(self, *, level: float = 0.9) -> str:

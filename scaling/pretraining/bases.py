@@ -37,6 +37,8 @@ class StudyRun:
         base_best: score of the base under its best decoding (greedy, forced trace, majority), or None.
         base: which base; runs on one base share it (default: the run stands alone).
         caveats: what must be said beside every number the run touches.
+        comparable: false for a distilled, pruned or otherwise made base, whose pretraining cost is not what made it:
+            such runs are left out of fits against pretraining unless ``force=True`` is given there.
 
     Raises:
         ScalingError: a size, a token count or a cost is missing or not positive, or the curve is not in FLOPs.
@@ -51,6 +53,7 @@ class StudyRun:
     base_best: float | None = None
     base: str = ""
     caveats: tuple[str, ...] = field(default=())
+    comparable: bool = True
 
     def __post_init__(self) -> None:
         name = self.curve.run_id or "a run"
@@ -101,6 +104,7 @@ def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRu
                 base_best=float(mine["pass@1"].max()) if len(mine) else None,
                 base=str(row["base_hash"] or row["run_id"]),
                 caveats=tuple(caveats({**recorded, **curve.labels})),
+                comparable={**recorded, **curve.labels}.get("pretraining_comparable") is not False,
             )
         )
     return out
@@ -120,24 +124,30 @@ def _recorded(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"pretraining_comparable": stage.get("comparable"), "hyperparameters_tuned": tuned, "loss": loss}
 
 
-def check_runs(runs: Iterable[StudyRun], *, least: int, what: str) -> list[StudyRun]:
-    """The runs as a list, if there are enough of them at more than one size or budget.
+def check_runs(runs: Iterable[StudyRun], *, least: int, what: str, force: bool) -> tuple[list[StudyRun], list[str]]:
+    """The runs that can be related to their pretraining, and notes on them and on those left out.
 
     Raises:
         ScalingError: too few runs, or all on one base.
     """
-    found = list(runs)
-    if not all(isinstance(run, StudyRun) for run in found):
+    every = list(runs)
+    if not all(isinstance(run, StudyRun) for run in every):
         raise ScalingError("runs must be StudyRun (scaling.pretraining.study_runs makes them from a RunTable)")
+    found = [run for run in every if run.comparable or force]
+    notes = []
+    left_out = len(every) - len(found)
+    why = f"{left_out} runs left out, their bases are distilled, pruned or otherwise made (force=True keeps them)"
+    if left_out:
+        notes.append(why)
     if len(found) < least:
-        raise ScalingError(f"{what} needs at least {least} runs, got {len(found)}")
+        raise ScalingError(f"{what} needs at least {least} runs, got {len(found)}" + (f"; {why}" if left_out else ""))
     if len({(run.params, run.tokens) for run in found}) < 3:
         points = len({(run.params, run.tokens) for run in found})
         raise ScalingError(
             f"{what} needs bases of at least 3 sizes or budgets, got {points}: RL curves of one base say nothing about "
             "pretraining"
         )
-    return found
+    return found, [*notes, *named_caveats(found)]
 
 
 def groups(runs: Sequence[StudyRun]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import ScalingError
-from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups, named_caveats
+from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups
 from scaling.pretraining.surface import COLLINEAR
 
 __all__ = ["Effect", "Headline", "headline"]
@@ -118,6 +118,7 @@ def headline(
     level: float = 0.9,
     draws: int = 2000,
     seed: int = 0,
+    force: bool = False,
 ) -> Headline:
     """Score, gain and exchange rate at a fixed RL compute, against pretraining loss, parameters and tokens.
 
@@ -132,11 +133,12 @@ def headline(
         level: of the intervals.
         draws: of the wild bootstrap over bases.
         seed: of the draws.
+        force: keep runs on distilled or pruned bases, whose cost is not what made them.
 
     Raises:
         ScalingError: too few runs reach ``compute``.
     """
-    found = check_runs(runs, least=4, what="the headline")
+    found, notes = check_runs(runs, least=4, what="the headline", force=force)
     if not 0 < level < 1:
         raise ScalingError(f"level must be between 0 and 1, got {level}")
     at = _common_compute(found) if compute is None else float(compute)
@@ -149,7 +151,6 @@ def headline(
     values = np.array([line for _, line in local])
     condition = condition_number((run.params for run in used), (run.tokens for run in used))
     fits = _Regressions(used, condition, draws=draws, seed=seed)
-    notes = list(named_caveats(used))
     few = len({run.params for run in used}) < _FEW_SIZES
     if few:
         notes.append(

@@ -27,7 +27,7 @@ from scaling.pretraining._surface_parts import (
     slope_basis,
     slope_design,
 )
-from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups, named_caveats
+from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups
 from scaling.pretraining.loss import LossFit
 
 __all__ = ["COLLINEAR", "OffsetExponential", "SurfaceFit", "SurfaceLaw", "fit_surface"]
@@ -175,6 +175,7 @@ def fit_surface(
     draws: int = 400,
     seed: int = 0,
     held_out: bool = True,
+    force: bool = False,
 ) -> SurfaceFit:
     """Fit the surface of arXiv:2607.16097 to RL runs on bases of several sizes and pretraining budgets.
 
@@ -186,11 +187,12 @@ def fit_surface(
         draws: of the wild bootstrap over bases.
         seed: of the draws.
         held_out: whether to fit again without each base and each size (the summary prints the errors).
+        force: keep runs on distilled or pruned bases, whose cost is not what made them.
 
     Raises:
         ScalingError: fewer than 6 runs, fewer than 4 different losses, or a base without loss.
     """
-    found = check_runs(runs, least=6, what="the surface")
+    found, notes = check_runs(runs, least=6, what="the surface", force=force)
     lacking = [run.curve.run_id or f"{run.params:.3g} parameters" for run in found if run.loss is None]
     if lacking:
         raise ScalingError(
@@ -217,7 +219,6 @@ def fit_surface(
     g_rest = (slope - design @ g_hat) * np.sqrt(slope.size / max(slope.size - design.shape[1], 1))
     f_draws, _ = fit_offset_exponential(loss, f_fitted + weights * f_rest)
     g_draws = (design @ g_hat + weights * g_rest) @ np.linalg.pinv(design).T
-    notes = list(named_caveats(found))
     if loss_fit is None:
         loss_fit, note = fit_losses(found, seed, draws=max(draws, 50))
         notes.extend(filter(None, (note,)))

@@ -228,6 +228,18 @@ def test_caveats_stand_beside_every_number():
         assert "distilled" in text and "exploratory" in text
 
 
+def test_distilled_bases_are_left_out_unless_forced():
+    runs = sim.study(np.random.default_rng(0))
+    distilled = [replace(run, comparable=run.params < 1e8) for run in runs]
+    kept = fit_surface(distilled, draws=20, held_out=False)
+    assert len(kept.runs) == sum(run.comparable for run in distilled) < len(runs)
+    assert any("left out, their bases are distilled" in note for note in kept.notes)
+    assert len(fit_surface(distilled, draws=20, held_out=False, force=True).runs) == len(runs)
+    assert any("left out" in note for note in headline(distilled, compute=1e15).notes)
+    with pytest.raises(ScalingError, match="got 0; 45 runs left out"):
+        fit_surface([replace(run, comparable=False) for run in runs])
+
+
 CURVE = Curve(compute=[1e15, 2e15, 4e15], performance=[0.1, 0.2, 0.3], axis="total_flops", run_id="abc")
 GOOD = {"params": 1e8, "tokens": 2e9, "pretraining_flops": 1.2e18, "curve": CURVE}
 
