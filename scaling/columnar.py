@@ -127,6 +127,8 @@ def join(parts: list[tuple[str, Columns]]) -> Columns:
 class ArrayCost:
     """`ComputeCost`'s sums over arrays of cost, shape ``(n_steps,)``: the same formulas, from the same place."""
 
+    rollouts: Any
+
     def __init__(self, columns: Columns) -> None:
         for name in COST_FIELDS:
             setattr(self, name, columns[name])

@@ -142,7 +142,8 @@ class Notes:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RecordError(f"{path} must be JSON: {error}; remove it, the run's records are elsewhere") from error
         known = {f.name for f in fields(Job)}
-        return Job(**{k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k in known})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k in known}
+        return Job(**values)
 
 
 def is_locked(path: Path) -> bool:

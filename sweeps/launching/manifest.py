@@ -18,7 +18,7 @@ from sweeps.launching.rows import PlannedRun
 __all__ = ["MANIFEST", "build_manifest", "read_manifest", "render", "write_manifest"]
 
 MANIFEST = "manifest.json"
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "run_id", "label", "overrides", "rows", "recipe_hash", "base_hash", "model", "seed", "budget", "milestones", "devices",
     "steps", "flops", "gpu_hours", "usd", "disk_gb", "memory_gb", "pretraining_flops_ratio", "completion_length", "prompt_length", "note",
 )  # fmt: skip

@@ -76,20 +76,21 @@ def lay_out(config: RunConfig, hosts: Sequence[str] = ("localhost",)) -> Layout:
         >>> lay_out(config, ["n0", "n1", "n2"])  # doctest: +SKIP
         Layout(trainer_hosts=('n0', 'n1'), ranks_per_host=8, server_host='n2', server_devices=8, split=False)
     """
-    cluster, hosts = config.cluster, tuple(hosts)
-    per_node = cluster.devices // len(hosts)
+    cluster = config.cluster
+    nodes: tuple[str, ...] = tuple(hosts)
+    per_node = cluster.devices // len(nodes)
     if config.grpo.vllm != "server":
         if cluster.server_devices:
             raise ConfigError(f"cluster.server_devices: must be 0 where grpo.vllm is {config.grpo.vllm}, got {cluster.server_devices}")
-        return Layout(trainer_hosts=hosts, ranks_per_host=per_node)
-    if len(hosts) > 1:
+        return Layout(trainer_hosts=nodes, ranks_per_host=per_node)
+    if len(nodes) > 1:
         if cluster.server_devices not in (0, per_node):
             raise ConfigError(f"cluster.server_devices: must be the {per_node} GPUs of one whole node where a run has several, got {cluster.server_devices}")
-        return Layout(trainer_hosts=hosts[:-1], ranks_per_host=per_node, server_host=hosts[-1], server_devices=per_node)
+        return Layout(trainer_hosts=nodes[:-1], ranks_per_host=per_node, server_host=nodes[-1], server_devices=per_node)
     if cluster.devices < 2:
         raise ConfigError("cluster.devices: grpo.vllm=server needs a device for the server and one for the trainer, got 1: use colocate, or more devices")
     server = cluster.server_devices or 1
-    return Layout(trainer_hosts=hosts, ranks_per_host=per_node - server, server_host=hosts[0], server_devices=server, split=True)
+    return Layout(trainer_hosts=nodes, ranks_per_host=per_node - server, server_host=nodes[-1], server_devices=server, split=True)
 
 
 def ports(key: int) -> dict[str, int]:
