@@ -162,9 +162,13 @@ class Accounts:
             self.notes.append("the log holds no time, so GPU-hours are not known; other axes can be used")
             return
         if self.time_rule not in ("given", "throughput") and self.gpus is None:
-            raise ForeignLogError(
-                f"{self.raw.name}: the log has times but no number of GPUs; pass --gpus N (all of them, trainer and rollout)"
-            )
+            ask = "the log has times but no number of GPUs; pass --gpus N (all of them, trainer and rollout servers)"
+            if self.mapping.gpus:  # a trainer that says it, usually: its log is incomplete
+                raise ForeignLogError(f"{self.raw.name}: {ask}")
+            self.time_rule = ""
+            del self.rules["gpu_seconds"]
+            self.unknown.append("gpu_hours")
+            self.notes.append(f"GPU-hours are not known: {ask}")
 
     def _same_gpus(self) -> bool:
         counted = self._gpus_by_throughput()

@@ -74,6 +74,8 @@ class _Console:
             raise ForeignLogError(
                 f"{self.path}: no line of the form 'step:N - key:value - ...', as verl's console logger writes"
             )
+        if number(self.overrides.get("trainer.nnodes", 1)) is None:  # a shell variable: the GPUs are not known
+            self.overrides.pop("trainer.n_gpus_per_node", None)
         if not self.run.config and self.overrides:
             self.run.config = nested(self.overrides)
         for plan in self.plans:
@@ -181,18 +183,17 @@ class _Console:
             return end
         who, line = tag(chunk[start:end])
         text = line.decode("utf-8", "replace")
-        if what == b"actor_rollout_ref":
+        if what == b"trainer.n":
+            self._override(text)
+        elif what == b"actor_rollout_ref":
             kind = "dict" if text.lstrip().startswith("{'actor_rollout_ref'") else ""
             kind = "yaml" if text.strip() == "actor_rollout_ref:" else kind
             if kind and self.run.rows.count:  # a process that starts over
                 self.run.rows.restart()
             if kind and not self.run.config:
                 self.collecting = Collector(who, kind)
-            elif kind:
-                pass
-            elif "=" in text and not self.run.rows.count:
-                found = _OVERRIDE.findall(text)
-                self.overrides |= {name: scalar(value) for name, value in found}
+            elif not kind:
+                self._override(text)
         elif what == b"Setting global step to " and self.run.rows.count:
             self.run.rows.restart()
         elif what == b"Model config after override" and self.run.model_config is None and "{" in text:
@@ -204,6 +205,11 @@ class _Console:
             if self.collecting:
                 return self._collect(chunk, end + 1)
         return end
+
+    def _override(self, text: str) -> None:
+        """Settings of the command line, as a shell prints it or the script that was pasted before the log."""
+        if "=" in text and not self.run.rows.count:
+            self.overrides |= {name: scalar(value) for name, value in _OVERRIDE.findall(text)}
 
     def _collect(self, chunk: bytes, at: int) -> int:
         """Feed lines of the collecting process until its dump is closed; returns where to go on in the chunk."""
@@ -284,7 +290,7 @@ class _Plan:
 def _first(chunk: bytes, at: int) -> tuple[int, bytes]:
     found = [
         (i, what)
-        for what in (b"actor_rollout_ref", b"Setting global step to ", b"Model config after override")
+        for what in (b"actor_rollout_ref", b"trainer.n", b"Setting global step to ", b"Model config after override")
         if (i := chunk.find(what, at)) >= 0
     ]
     return min(found, default=(-1, b""))
@@ -313,7 +319,7 @@ def _read_jsonl(path: Path, mapping: TrainerMapping, progress: Callable[[int], A
                 continue
             names = tuple(data)
             if names not in layouts:
-                kept = [n for n in names if mapping.wants(mapping.clean(n)) and number(data[n]) is not None]
+                kept = [n for n in names if mapping.wants(mapping.clean(n))]
                 layouts[names] = kept, any(mapping.trains(mapping.clean(n)) for n in names)
                 run.unused |= {n: 1 for n in names if n not in kept and number(data[n]) is not None}
             kept, trained = layouts[names]

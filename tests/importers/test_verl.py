@@ -159,18 +159,25 @@ def test_without_throughput_it_is_step_time_times_gpus(tmp_path):
     assert run.record.confidence == "derived"
 
 
-@pytest.mark.parametrize("kind", ["command line", "yaml", "unparsable"])
+@pytest.mark.parametrize("kind", ["command line", "script", "yaml", "unparsable"])
 def test_gpus_from_other_forms_of_the_configuration(tmp_path, kind):
     import yaml
 
     heads = {
         "command line": ["+ python3 -m verl.trainer.main_ppo actor_rollout_ref.rollout.n=4 trainer.n_gpus_per_node=4 trainer.nnodes=2"],
+        "script": ["python3 -m verl.trainer.main_ppo \\", "    trainer.n_gpus_per_node=4 \\", "    trainer.nnodes=2 $@"],
         "yaml": [ray(line) for line in yaml.safe_dump(CONFIG).splitlines()] + [ray("done")],
         "unparsable": [ray("{'actor_rollout_ref': {'x': <Object at 1>},"), ray(" 'reward_model': {'n_gpus_per_node': 1, 'nnodes': 1},"),
                        ray(" 'trainer': {'n_gpus_per_node': 4, 'nnodes': 2}}")],
     }  # fmt: skip
     table = load(put(tmp_path, [*heads[kind], *(three_decimals(s, old(s)) for s in range(1, 4))]), source="verl")
     assert table.runs["devices"].tolist() == [8]
+
+
+def test_a_shell_variable_is_no_number_of_gpus(tmp_path):
+    head = "+ python3 -m verl.trainer.main_ppo trainer.n_gpus_per_node=4 trainer.nnodes=$NNODES"
+    with pytest.raises(ForeignLogError, match="--gpus"):
+        load(put(tmp_path, [head, *(three_decimals(s, old(s)) for s in range(1, 4))]), source="verl")
 
 
 # -- restarts, several logs ----------------------------------------------------------------------------------------------
