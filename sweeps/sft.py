@@ -50,7 +50,7 @@ class SftConfig(Strict):
     path: str | None = Field(None, description="kind data: JSONL or parquet with the two columns below")
     prompt_column: str = "prompt"
     completion_column: str = "completion"
-    prompts: int = Field(2048, ge=1, description="kind rejection: training prompts sampled from [1]")
+    prompts: int = Field(2048, ge=1, description="kind rejection: training rows sampled from, a repeated prompt once [1]")
     samples: int = Field(8, ge=1, description="kind rejection: completions sampled a prompt [1]")
     keep: int = Field(4, ge=1, description="kind rejection: different verified completions kept a prompt, at most [1]")
     temperature: float = Field(1.0, gt=0, description="kind rejection: of the sampling")
@@ -274,7 +274,7 @@ def _verified_samples(config: SftConfig, model: Any, tokenizer: Any, task: Any, 
     from sweeps.evaluation import sample
     from sweeps.tasks.base import Benchmark
 
-    rows = task.training_rows(n=config.prompts, seed=config.seed)
+    rows = list({repr(row["prompt"]): row for row in task.training_rows(n=config.prompts, seed=config.seed)}.values())
     prompts, answers = [row["prompt"] for row in rows], [row["answer"] for row in rows]
     benchmark = Benchmark(
         name="sft", prompts=prompts, answers=answers, guess_rate=0.0, max_completion_length=task.max_completion_length

@@ -69,7 +69,7 @@ def test_deterministic_cached_and_leaves_the_random_state_alone(whole, tmp_path:
 
 def test_kill_at_any_moment_then_the_same_weights(tmp_path: Path):
     """Killed after its first states; then finished: as one that was never killed, down to the last bit."""
-    steps = 400
+    steps = 150
     reference = pretrain(MODEL, ChainTask(TASK), SETTINGS.model_copy(update={"steps": steps}), tmp_path / "whole", progress=False)
     folder = tmp_path / "killed"
     state = folder / f"{reference.base_hash}.partial" / "state.pt"
