@@ -206,6 +206,7 @@ def layout(**more: Any) -> dict[str, Any]:
         "height": 420,
         "margin": {"l": 64, "r": 16, "t": 28, "b": 48},
         "legend": {"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0, "bgcolor": "rgba(0,0,0,0)"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "rgba(128,128,128,0.6)", "activecolor": "#1C7FC0"},
         "hovermode": "closest",
         "hoverlabel": {"namelength": -1},
     } | more

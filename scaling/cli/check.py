@@ -70,14 +70,14 @@ def _body(path: Path, found: Finding) -> Any:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--quiet", is_flag=True, help="Print only what is wrong, and the last line.")
 def check(runs: tuple[Path, ...], quiet: bool) -> None:
-    r"""Check RUNS (run directories, or folders that hold some) against the records' published schema.
+    """Check RUNS (run directories, or folders that hold some) against the records' published schema.
 
     \b
     rl-scaling check runs/demo
 
     Counts the good lines, lists every skipped line with its number and reason, and sums the cost. A torn last line is
     what a kill leaves and is no error. The exit code is 1 where anything is wrong.
-    """
+    """  # noqa: D301 - click reads the backspace
     paths = [run for path in runs for run in find_runs(path)]
     if not paths:
         raise RecordError(f"no run directory (a folder with {records.RUN}) under {', '.join(map(str, runs))}")

@@ -44,14 +44,14 @@ def report(
     seed: int,
     full: bool | None,
 ) -> None:
-    r"""Write a self-contained HTML report of RUNS: run directories, or folders that hold some.
+    """Write a self-contained HTML report of RUNS: run directories, or folders that hold some.
 
     \b
     rl-scaling report runs/qwen_ladder --out report/
     open report/index.html
 
     The page needs no network. Its tables lie beside it as CSV and JSON.
-    """
+    """  # noqa: D301 - click reads the backspace
     from scaling import load_runs
     from scaling.report import write
 

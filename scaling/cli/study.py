@@ -14,12 +14,12 @@ from scaling.errors import ConfigError
 
 @click.group()
 def study() -> None:
-    r"""Rebuild or compare a study file: the runs, exclusions, window, law and seed behind a paper's numbers.
+    """Rebuild or compare a study file: the runs, exclusions, window, law and seed behind a paper's numbers.
 
     \b
     rl-scaling study run study.yaml          every figure, table and number, from the runs
     rl-scaling study diff study.yaml         what a new run or a new version changed since
-    """
+    """  # noqa: D301 - click reads the backspace
 
 
 @study.command()
