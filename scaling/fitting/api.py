@@ -84,7 +84,8 @@ def fit(
         ENSEMBLE if ensemble else _LIMITS if form == "sigmoid" and r_0 is None and method == "posterior" else (form,)
     )
     data = prepare(curves, fit_after=fit_after)
-    if method == "bootstrap" and (ensemble or len(data.curves) > 1):
+    several = len(data.curves) > 1
+    if method == "bootstrap" and (ensemble or several):
         raise ScalingError(
             "method='bootstrap' needs one law and one curve, e.g. fit(curve, law='sigmoid', method='bootstrap')"
         )

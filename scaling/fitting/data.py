@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 from scaling.fitting.marginal import Series
-from scaling.laws import FAR
+from scaling.law import FAR
 
 __all__ = ["Prepared", "in_unit_interval", "prepare"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def cutoffs(
     from scaling.fitting.api import fit as refit
 
     known = ("law", "r_0", "r_0_stderr", "loss", "delta", "bounds")
-    options = {k: fit.options.get(k) for k in known if fit.options.get(k) is not None}
+    options: dict[str, Any] = {k: fit.options[k] for k in known if fit.options.get(k) is not None}
     compute = np.sort(np.unique(np.concatenate([c.compute[(c.compute >= fit.window[0])] for c in fit.curves])))
     parts = [(share, 1.0) for share in drop_first] + [(0.0, share) for share in keep if share < 1.0]
     out = []
