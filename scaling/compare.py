@@ -301,12 +301,15 @@ def _pair(
         pooled = pooled + extra * rng.standard_normal(pooled.size)
         status = "ok" if c <= reached * (1 + 1e-9) else "extrapolated"
         differences.append(_contrast("difference", pooled, level, compute=float(c), status=status, better_above=0.0))
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             logs = [np.log(r) for r in ratio]
-        whole = np.exp(_pool(logs, rng)) if all(np.isfinite(x).all() for x in logs) else ratio[0]
-        if len(couples) > 1 and whole is ratio[0]:  # some draws never get there: no t-scale of infinities
-            whole = _at(fit_a, fit_b, float(c), rng)[1]
-        beyond = float(np.mean(c / np.maximum(whole, 1e-300) > fit_b.window[1] * (1 + 1e-9)))
+            if len(couples) == 1:
+                whole = ratio[0]
+            elif all(np.isfinite(x).all() for x in logs):
+                whole = np.exp(_pool(logs, rng))
+            else:  # some draws never get there: no t-scale of infinities
+                whole = _at(fit_a, fit_b, float(c), rng)[1]
+        beyond = float(np.mean(whole * fit_b.window[1] * (1 + 1e-9) < c))
         speed_status = "extrapolated" if beyond > 0.5 or c > fit_a.window[1] * (1 + 1e-9) else "ok"
         speeds.append(_contrast("speed_up", whole, level, compute=float(c), status=speed_status, better_above=1.0))
     asymptote, common = _asymptotes(fit_a, fit_b, couples, level, margin, rng)
@@ -324,7 +327,7 @@ def _at(x: Fit, y: Fit, compute: float, rng: np.random.Generator) -> tuple[Array
     here = np.array([compute])
     score = at_compute(left, here)[:, 0]
     change = at_compute(right, here)[:, 0] - score
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return change, compute / _reach_each(right, score)
 
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from scaling.collapse import Collapse, find_collapse, find_collapses
 from scaling.curve import Curve
 from scaling.errors import ForeignLogError, ScalingError, UnknownName
 from scaling.factors import FACTORS, MEASUREMENT
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scaling.runs import RunTable
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json", ".gz")
 _ACCURACY_WORDS = ("acc", "pass", "solve", "success", "percent", "exact_match")
@@ -31,11 +34,13 @@ class Source:
         groups: name -> curves of that group (seeds of one law).
         notes: what was done to the data or looks wrong, one line each.
         where: the path, for messages.
+        collapses: what the steps of run folders show of collapse (reward, truncation, entropy), by run.
     """
 
     groups: dict[str, list[Curve]]
     notes: list[str] = field(default_factory=list)
     where: str = ""
+    collapses: dict[str, Collapse] = field(default_factory=dict)
 
     def curves(self) -> list[Curve]:
         """All curves of all groups."""
@@ -261,7 +266,21 @@ def _read_runs(path: Path, *, axis: str | None, metric: str | None, by: str | No
     groups = table.curves(benchmark=benchmark, metric=metric or "pass@1", axis=axis, by=_split(by) or None)
     if not groups:
         raise ScalingError(f"no evaluations with {metric or 'pass@1'} recorded yet in {path}")
-    return Source(groups, notes, str(path))
+    for members in groups.values():
+        for curve in members:
+            _add_epochs(curve, table)
+    found = find_collapses(table, axis=axis) if "reward" in table.steps.columns else {}
+    return Source(groups, notes, str(path), found)
+
+
+def _add_epochs(curve: Curve, table: RunTable) -> None:
+    """Label ``epoch`` at each evaluation, from the steps of its run, where they record it."""
+    column = "step" if curve.axis == "step" else f"cumulative_{curve.axis}"
+    if "epoch" not in table.steps.columns or column not in table.steps.columns:
+        return
+    part = table.steps.loc[table.steps["run_id"] == curve.run_id, [column, "epoch"]].dropna().sort_values(column)
+    if len(part):
+        curve.labels["epoch"] = np.interp(curve.compute, part[column].to_numpy(float), part["epoch"].to_numpy(float))
 
 
 def _split(by: str | None) -> list[str]:
@@ -281,16 +300,14 @@ def echo_notes(notes: list[str], *, limit: int = 8) -> None:
         click.echo(f"note: and {len(notes) - limit} more", err=True)
 
 
-def echo_collapses(curves: list[Curve]) -> dict[str, str]:
+def echo_collapses(data: Source) -> dict[str, str]:
     """Print which runs collapsed (by the rule of `scaling.collapse`); run id -> verdict in words."""
-    from scaling.collapse import find_collapse
-
     found = {}
-    for curve in curves:
-        collapse = find_collapse(curve)
-        if collapse:
-            found[curve.run_id] = str(collapse)
-            click.echo(f"warning: {collapse}; its law describes no collapse, see scaling.collapse", err=True)
+    for curve in data.curves():
+        for collapse in (find_collapse(curve), data.collapses.get(curve.run_id)):
+            if collapse and curve.run_id not in found:
+                found[curve.run_id] = str(collapse)
+                click.echo(f"warning: {collapse}; its law describes no collapse, see scaling.collapse", err=True)
     return found
 
 

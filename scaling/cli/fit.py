@@ -65,7 +65,7 @@ def fit(
     """
     data = read_source(source, **columns)
     echo_notes(data.notes)
-    collapsed = echo_collapses(data.curves())
+    collapsed = echo_collapses(data)
     from scaling.fitting import fit as fit_curves
 
     fits = {}

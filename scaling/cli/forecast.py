@@ -98,7 +98,7 @@ def forecast(
     """  # fmt: skip
     data = read_source(source, **columns)
     echo_notes(data.notes)
-    collapsed = echo_collapses(data.curves())
+    collapsed = echo_collapses(data)
     from scaling.fitting import fit
 
     fits: dict[str, Fit] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -301,3 +302,20 @@ def test_help_teaches(cli_run: Run, command: str) -> None:
     assert result.exit_code == 0
     assert f"rl-scaling {command}" in result.stdout
     assert "--compute COL" in result.stdout
+
+
+def test_run_folders_show_their_collapse_and_epochs(cli_run: Run, run_folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(run_folder / "a", tmp_path / name / "run")
+    steps = tmp_path / "b" / "run" / "steps.jsonl"
+    rows = [json.loads(line) for line in steps.read_text().splitlines()]
+    for row in rows:
+        row["metrics"] |= {"truncation_rate": 0.3, "epoch": row["step"] / 20}
+    steps.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fitted = cli_run("fit", "b", "--compute", "total_flops", "--no-figure", "--draws", 100)
+    assert fitted.exit_code == 0, fitted.output
+    assert "warning: run a collapsed: truncation 30% over the last tenth" in fitted.stderr
+    compared = cli_run("compare", "a", "b", "--compute", "total_flops", "--draws", 100)
+    assert compared.exit_code == 0, compared.output
+    assert "b: " in compared.stdout
+    assert "beyond the fourth epoch" in compared.stdout

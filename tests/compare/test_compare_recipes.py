@@ -204,3 +204,14 @@ def test_a_recipe_with_too_few_evaluations_is_a_named_result() -> None:
     assert "b could not be fitted" in result.pairs[0].difference[0].status
     assert any("b was not fitted" in flag for flag in result.flags)
     assert np.isnan(result.table["median"]).all()
+
+
+def test_the_unit_of_compute_does_not_matter() -> None:
+    rng = np.random.default_rng(14)
+    a, b = curve(SLOW, rng), curve(FAST, rng)
+    small = scaling.compare({"a": a, "b": b}, draws=200).pairs[0]
+    large = scaling.compare({"a": a.scaled(1e18), "b": b.scaled(1e18)}, draws=200).pairs[0]
+    for x, y in zip(small.contrasts(), large.contrasts()):
+        assert y.compute == pytest.approx(1e18 * x.compute, nan_ok=True)
+        np.testing.assert_allclose([y.median, y.low, y.high], [x.median, x.low, x.high], rtol=0.02, atol=2e-3)
+        assert y.status == x.status
