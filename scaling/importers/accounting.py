@@ -66,6 +66,7 @@ class Accounts:
         have = self.raw.rows.key_counts
         self.keys = {name: (c, key) for name, c in self.mapping.quantities.items() if (key := c.pick(have))}
         self.metric_keys = {name: (c, key) for name, c in self.mapping.metrics.items() if (key := c.pick(have))}
+        self.cost_keys = {name: (c, key) for name, c in self.mapping.costs.items() if (key := c.pick(have))}
         self.phase_keys: dict[str, list[tuple[Choice, str]]] = {}
         for name, choices in self.mapping.phases.items():
             picked = [(c, key) for c in choices if (key := c.pick(have))]
@@ -77,9 +78,14 @@ class Accounts:
                 self.constants.setdefault("rollouts", found[0])
         self._logged: dict[str, float] = {}
         self._find_gpus()
-        self._choose_time()
-        self._place_evaluation()
-        self._choose_tokens()
+        if self.cost_keys:  # a ledger like ours
+            self.rules["gpu_seconds"] = self.rules["tokens"] = ("measured", "the run's own ledger")
+            self.time_rule = self.token_rule = ""
+            self.inside: dict[str, bool] = {}
+        else:
+            self._choose_time()
+            self._place_evaluation()
+            self._choose_tokens()
         self._find_stalls()
 
     # -- columns ---------------------------------------------------------------------------------------------------
@@ -363,6 +369,10 @@ class Accounts:
     def costs(self, block: Block) -> dict[str, Array]:
         """The cost of each row by `ComputeCost` field, shape ``(n_rows,)`` each."""
         n = len(block.step)
+        if self.cost_keys:
+            return {
+                f: np.clip(np.nan_to_num(block.get(key) * c.scale), 0, None) for f, (c, key) in self.cost_keys.items()
+            }
         prompt, completion, rollouts = self.tokens(block) if self.token_rule else (np.zeros(n),) * 3
         out = {"prompt_tokens": prompt, "completion_tokens": completion, "rollouts": rollouts}
         if self.time_rule:

@@ -144,7 +144,9 @@ def _record(
     name = model or str(config.get("model") or (raw.model_config or {}).get("_name_or_path") or "")
     recipe = {k: v for k, v in config.items() if k not in _NOT_RECIPE}
     unknown = list(accounts.unknown)
-    if accounts.shape is None or "rollouts" in unknown or "tokens" in unknown:
+    if accounts.cost_keys:
+        unknown += [] if any(name.endswith("_flops") for name in accounts.cost_keys) else ["total_flops"]
+    elif accounts.shape is None or "rollouts" in unknown or "tokens" in unknown:
         unknown.append("total_flops")
     shape = {} if accounts.shape is None else {"params": accounts.shape.params, "shape": asdict(accounts.shape)}
     confidence = accounts.rules.get("gpu_seconds", accounts.rules.get("tokens", ("derived", "")))[0]
@@ -295,7 +297,7 @@ def _explain(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: l
         times = "" if scale == 1 else f", x {scale:g}"
         out.matched.append((ours, key, f"({have.get(key, 0)} rows{times})"))
 
-    for name, (choice, key) in (accounts.metric_keys | accounts.keys).items():
+    for name, (choice, key) in (accounts.metric_keys | accounts.keys | accounts.cost_keys).items():
         match(name, key, choice.scale)
     for name, picked in accounts.phase_keys.items():
         for choice, key in picked:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from scaling.cost import COST_FIELDS
 from scaling.errors import ConfigError, ForeignLogError, UnknownName
 from scaling.importers.expression import Expression
 from scaling.importers.names import METRICS, PHASES, QUANTITIES, SEMANTICS
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 _SECTIONS = {
-    "trainer", "evidence", "documentation", "signature", "strip", "step", "run", "metrics", "quantities", "phases", "evals",
+    "trainer", "evidence", "documentation", "signature", "strip", "step", "run", "metrics", "quantities", "phases", "costs", "evals",
     "derive", "constants", "semantics", "gpus", "config",
 }  # fmt: skip
 
@@ -86,6 +87,7 @@ class TrainerMapping:
     metrics: Mapping[str, Choice] = field(default_factory=dict)
     quantities: Mapping[str, Choice] = field(default_factory=dict)
     phases: Mapping[str, tuple[Choice, ...]] = field(default_factory=dict)
+    costs: Mapping[str, Choice] = field(default_factory=dict)
     evals: tuple[EvalRule, ...] = ()
     derive: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
@@ -98,6 +100,7 @@ class TrainerMapping:
         for choice in (
             *self.metrics.values(),
             *self.quantities.values(),
+            *self.costs.values(),
             *(c for p in self.phases.values() for c in p),
         ):
             exact |= set(choice.keys)
@@ -240,6 +243,9 @@ def _build(body: dict[str, Any], where: str) -> TrainerMapping:
     for name in quantities:
         if name not in QUANTITIES:
             raise UnknownName(f"{where}: quantities must be among {', '.join(QUANTITIES)}; got {name!r}")
+    costs = {k: _choice(v, f"{where}, costs.{k}") for k, v in _section(body, "costs", where).items()}
+    if unknown := sorted(set(costs) - set(COST_FIELDS)):
+        raise UnknownName(f"{where}: costs must be among {', '.join(COST_FIELDS)}; got {', '.join(unknown)}")
     used: dict[str, str] = {}
     for name, choice in (*metrics.items(), *quantities.items()):
         for key in choice.keys:
@@ -270,7 +276,7 @@ def _build(body: dict[str, Any], where: str) -> TrainerMapping:
         signature=_words(body.get("signature")), strip=_words(body.get("strip")),
         step=tuple(k for c in [body.get("step", "step")] for k in _choice(c, f"{where}, step").keys),
         run=None if body.get("run") is None else str(body["run"]),
-        metrics=metrics, quantities=quantities, phases=phases, evals=evals, derive=derive, constants=constants,
+        metrics=metrics, quantities=quantities, phases=phases, costs=costs, evals=evals, derive=derive, constants=constants,
         semantics=semantics, gpus=_words(body.get("gpus")),
         config={k: str(v) for k, v in _section(body, "config", where).items()},
     )  # fmt: skip

@@ -347,3 +347,25 @@ def test_runs_measured_differently_are_not_pooled_unless_forced(tmp_path):
         pooled("ac")
     assert len(pooled("ac", force=True)["m"]) == 2
     assert CONFIG  # the configuration is not needed where the log has its throughput
+
+
+def test_our_own_mirror_comes_back_with_its_ledger(tmp_path):
+    lines = []
+    for step in range(1, 5):
+        row = {"train/global_step": step, "gpu_hours": step / 100, "train/reward": step / 10, "train/completion_length": 50.0,
+               "compute/training_gpu_seconds": 20.0, "compute/generation_gpu_seconds": 16.0, "compute/training_flops": 3e12,
+               "compute/rollouts": 8, "compute/completion_tokens": 400, "eval/chain/pass@1": 0.5, "eval/chain/pass@4": 0.75,
+               "eval/chain/stderr": 0.1}  # fmt: skip
+        lines.append(f"{step}," + ",".join(str(v) for v in row.values()))
+    names = ",".join(f'"a run - {key}"' for key in row)
+    (tmp_path / "export.csv").write_text(f'"Step",{names}\n' + "\n".join(lines))
+    table = load(tmp_path, "wandb")
+    assert table.runs[["trainer", "confidence", "rollouts", "tokens"]].iloc[0].tolist() == [
+        "rl-scaling",
+        "measured",
+        32,
+        1600,
+    ]
+    assert table.runs["gpu_hours"].item() == pytest.approx(4 * 36 / 3600)
+    assert table.runs["total_flops"].item() == 1.2e13
+    assert table.evals["pass@1"].tolist() == [0.5] * 4 and table.evals["pass@4"].tolist() == [0.75] * 4
