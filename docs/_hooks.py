@@ -1,6 +1,7 @@
 """MkDocs hooks: notebooks are executed and rendered, the gallery is drawn, and the schema files are copied, at build time.
 
-Nothing that is generated lies in the repository. ``DOCS_EXECUTE=0`` renders the notebooks without running them.
+Nothing that is generated lies in the repository. ``DOCS_EXECUTE=0`` renders the notebooks without running them,
+``DOCS_EXECUTE=NAME`` runs that one only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def on_files(files: Files, config: Any) -> Files:
     _add(files, config, "assets/plotly.min.js", get_plotlyjs())
     _add(files, config, "gallery.md", gallery())
     for path in sorted((ROOT / "analysis").glob("*.ipynb")):
-        _add(files, config, f"notebooks/{path.stem}.md", notebook(path, execute=os.environ.get("DOCS_EXECUTE") != "0"))
+        wanted = os.environ.get("DOCS_EXECUTE", path.stem)
+        _add(files, config, f"notebooks/{path.stem}.md", notebook(path, execute=wanted == path.stem))
     return files
 
 
