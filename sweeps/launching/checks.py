@@ -110,7 +110,7 @@ def slurm(_: Path) -> Result:
     try:
         partitions = sorted(set(_run(["sinfo", "--noheader", "--format=%R"]).split()))
     except SlurmError as error:
-        return Result("Slurm", "bad", str(error), "check SLURM_CONF and the network from this node")
+        return Result("Slurm", "note", str(error), "check SLURM_CONF and the network from this node")
     try:
         _run(["sacct", "-n", "-X", "-o", "JobID", "--starttime=now"])
         accounts = "with accounts"
@@ -192,7 +192,7 @@ def verifiers(_: Path) -> Result:
         if list(got) != right:
             wrong.append(f"{name} scored {list(got)}, must be {right}")
 
-    chain = build(ChainConfig(held_out=4))
+    chain = build(ChainConfig.model_validate({"held_out": 4}))
     gold = chain.training_rows(n=1, seed=0)[0]["answer"]
     other = str((int(gold.split()[-1]) + 1) % chain.config.modulus)
     expect("chain", chain.verify([f"1 , 2 = {gold}", f"1 , 2 = {other}", "no answer"], [gold] * 3), [1.0, 0.0, 0.0])

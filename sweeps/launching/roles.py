@@ -90,7 +90,7 @@ def lay_out(config: RunConfig, hosts: Sequence[str] = ("localhost",)) -> Layout:
     if cluster.devices < 2:
         raise ConfigError("cluster.devices: grpo.vllm=server needs a device for the server and one for the trainer, got 1: use colocate, or more devices")
     server = cluster.server_devices or 1
-    return Layout(trainer_hosts=nodes, ranks_per_host=per_node - server, server_host=nodes[-1], server_devices=server, split=True)
+    return Layout(trainer_hosts=nodes, ranks_per_host=per_node - server, server_host=next(iter(nodes)), server_devices=server, split=True)
 
 
 def ports(key: int) -> dict[str, int]:
