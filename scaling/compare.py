@@ -8,19 +8,18 @@ collapsed ones, evaluations beyond the fourth epoch and differing settings are n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling._callable import make_callable
+from scaling.comparison import Comparison, Contrast, Pair
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from scaling.fitting import Fit
 
 __all__ = ["AT", "Comparison", "Contrast", "Pair", "compare"]
@@ -31,133 +30,6 @@ AT = (0.25, 0.5, 1.0, 4.0)  # where scores are compared, in units of the compute
 MARGIN = 0.02  # asymptotes nearer than this are not told apart by three seeds (arXiv:2510.13786, App. A.7) [score]
 _SHARED_SEEDS = 3  # below, a t interval of paired differences is wider than what pairing could save
 _NODES = 5  # values of the common asymptote that the exponents are refitted at
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """One difference or ratio with its interval.
-
-    Attributes:
-        quantity: ``difference`` [score], ``asymptote`` [score], ``efficiency_exponent`` [1] or ``speed_up`` [1].
-        median: estimate; NaN where there is none.
-        low: lower end of the interval.
-        high: upper end.
-        compute: where, in the unit of the axis; NaN for quantities that belong to no compute.
-        better: probability that the other recipe is better than the baseline.
-        status: ``"ok"``, or why the number must not be quoted.
-    """
-
-    quantity: str
-    median: float
-    low: float
-    high: float
-    compute: float = float("nan")
-    better: float = float("nan")
-    status: str = "ok"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One recipe against the baseline; see `Contrast` for what each entry holds.
-
-    Attributes:
-        baseline: name of the baseline.
-        other: name of the recipe compared with it.
-        difference: other less baseline at equal compute, one an element of ``at``.
-        speed_up: baseline compute over the compute at which ``other`` has the same score, at the same places.
-        asymptote: difference in A.
-        exponent: difference in B after refitting both with a common A.
-        common_asymptote: that A; NaN where the asymptotes differ or are not identified.
-        paired: what the draws are paired over.
-    """
-
-    baseline: str
-    other: str
-    difference: tuple[Contrast, ...]
-    speed_up: tuple[Contrast, ...]
-    asymptote: Contrast
-    exponent: Contrast
-    common_asymptote: float
-    paired: str
-
-    def contrasts(self) -> tuple[Contrast, ...]:
-        """All of them."""
-        return (*self.difference, *self.speed_up, self.asymptote, self.exponent)
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Recipes against a baseline; made by `compare`.
-
-    Attributes:
-        pairs: one for every recipe but the baseline.
-        fits: name -> fit of all its curves.
-        level: nominal coverage of the intervals.
-        axis: compute axis.
-        metric: the score.
-        of: ``benchmark`` or ``population``.
-        factors: setting -> recipe -> value, for every setting in which the recipes differ.
-        flags: what a reader must know, one line each: evaluations beyond the fourth epoch, collapsed runs,
-        extrapolation. dense: the same comparison on training reward where it was given and usable; marked as such in
-        its flags.
-    """
-
-    pairs: tuple[Pair, ...]
-    fits: dict[str, Fit]
-    level: float
-    axis: str
-    metric: str
-    of: str
-    factors: dict[str, dict[str, str]] = field(default_factory=dict)
-    flags: tuple[str, ...] = ()
-    dense: Comparison | None = None
-
-    def __repr__(self) -> str:
-        return (
-            "Comparison("
-            + ", ".join(f"{p.other} against {p.baseline}" for p in self.pairs)
-            + f"; {self.metric} on {self.axis})"
-        )
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row a contrast: baseline, other, quantity, compute, median, low, high, better, status, paired."""
-        import pandas as pd
-
-        rows = [
-            {
-                "baseline": p.baseline,
-                "other": p.other,
-                **{k: getattr(c, k) for k in Contrast.__dataclass_fields__},
-                "paired": p.paired,
-            }
-            for p in self.pairs
-            for c in p.contrasts()
-        ]
-        return pd.DataFrame(rows)
-
-    def summary(self) -> str:
-        """The comparison in words and numbers."""
-        lines = []
-        for p in self.pairs:
-            lines.append(
-                f"{p.other} against {p.baseline} ({self.metric}, {self.of}, {self.level:.0%} intervals, paired over {p.paired})"
-            )
-            for c, s in zip(p.difference, p.speed_up):
-                note = "" if c.status == "ok" else f"  ({c.status})"
-                lines.append(
-                    f"  at {self.axis} {c.compute:.4g}: difference {c.median:+.4f} [{c.low:+.4f}, {c.high:+.4f}], better with "
-                    f"probability {c.better:.2f}; {_speed(s)}{note}"
-                )
-            lines.append(f"  asymptote: {_words(p.asymptote)}")
-            lines.append(f"  exponent:  {_words(p.exponent)}")
-        for name, values in self.factors.items():
-            lines.append(f"  factor {name}: " + ", ".join(f"{recipe} {value}" for recipe, value in values.items()))
-        lines += [f"  flag: {flag}" for flag in self.flags]
-        if self.dense is not None:
-            lines.append("dense second curve (training reward, not held-out):")
-            lines += ["  " + line for line in self.dense.summary().splitlines()]
-        return "\n".join(lines)
 
 
 def compare(
@@ -510,20 +382,6 @@ def _finite(draws: NDArray, name: str) -> Array:
         return np.zeros(0)
     values = draws[name]
     return values[np.isfinite(values)]
-
-
-def _words(c: Contrast) -> str:
-    if c.status != "ok":
-        return c.status
-    return f"difference {c.median:+.3f} [{c.low:+.3f}, {c.high:+.3f}], higher with probability {c.better:.2f}"
-
-
-def _speed(s: Contrast) -> str:
-    if not np.isfinite(s.median):
-        return "speed-up beyond any factor" if s.median > 0 else "no speed-up"
-    if s.median == 0:
-        return f"more likely than not never reaches that score (at most {s.high:.2f} x)"
-    return f"speed-up {s.median:.2f} x [{s.low:.2f}, {s.high:.2f}]"
 
 
 make_callable(__name__)
