@@ -298,10 +298,15 @@ def _study(table: RunTable | None, benchmark: str | None) -> tuple[JointFit | No
     if table is None:
         return None, "not predicted without measured runs (--runs) of at least 3 sizes"
     from scaling.pretraining import fit_joint
+    from scaling.pretraining.bases import recorded_labels, with_labels
 
+    labels = {row["run_id"]: recorded_labels(row) for row in table.runs.to_dict("records")}
     try:
-        groups = table.curves(benchmark=benchmark, axis="total_flops", by="params")
-        study = fit_joint({float(params): curves for params, curves in groups.items()})
+        groups = {
+            float(params): [with_labels(curve, labels[curve.run_id]) for curve in curves]
+            for params, curves in table.curves(benchmark=benchmark, axis="total_flops", by="params").items()
+        }
+        study = fit_joint(groups)
     except ScalingError as error:
         return None, f"not predicted: {error}"
     return study, f"joint fit of {len(groups)} sizes, 90 % interval of the expected score (its verdict below)"

@@ -188,7 +188,10 @@ class JointFit:
             for n in self.data.params:
                 value, low, high = self.asymptote(n, level=level)
                 lines.append(f"  A at {n:<15.3g}{value:>11.3f}   {level:.0%} interval {low:.3f} to {high:.3f}")
-        lines.append(f"  verdict: {'identified' if self.identified else self.status}")
+        verdict = "identified" if self.identified else self.status
+        if self.identified and self.exploratory:
+            verdict = f"identified if the law holds, which {len(self.data.params)} sizes cannot test"
+        lines.append(f"  verdict: {verdict}")
         lines.append(f"  residual {self.rmse:.4f} (pooled R2 {self.r_squared:.4f}: mostly differences between sizes)")
         if self.held_out:
             lines.append(

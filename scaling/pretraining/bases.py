@@ -18,7 +18,7 @@ from scaling.records import is_run, read_run
 if TYPE_CHECKING:
     from scaling.runs import RunTable
 
-__all__ = ["StudyRun", "caveats", "check_runs", "condition_number", "study_runs"]
+__all__ = ["StudyRun", "caveats", "check_runs", "condition_number", "recorded_labels", "study_runs", "with_labels"]
 
 Array = NDArray[np.float64]
 
@@ -89,7 +89,7 @@ def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRu
     for row in table.runs.to_dict("records"):
         if row["run_id"] not in curves:
             continue
-        curve, recorded = curves[row["run_id"]][0], _recorded(row)
+        curve, recorded = curves[row["run_id"]][0], recorded_labels(row)
         loss = recorded.get("loss") if _missing(row["pretraining_loss"]) else row["pretraining_loss"]
         mine = start[start["run_id"] == row["run_id"]]
         sampled = mine.loc[mine["decoding"] == "sampled", "pass@1"]
@@ -110,7 +110,7 @@ def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRu
     return out
 
 
-def _recorded(row: Mapping[str, Any]) -> dict[str, Any]:
+def recorded_labels(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the run's own record says of its base and its hyperparameters, as labels; empty for imported runs without one."""
     path = Path(str(row.get("path") or ""))
     if not row.get("path") or not is_run(path):
@@ -122,6 +122,12 @@ def _recorded(row: Mapping[str, Any]) -> dict[str, Any]:
     tuned = settings.get("tuned") if isinstance(settings, Mapping) else None
     loss = next((stage[key] for key in ("loss", "validation_loss", "held_out_loss") if stage.get(key)), None)
     return {"pretraining_comparable": stage.get("comparable"), "hyperparameters_tuned": tuned, "loss": loss}
+
+
+def with_labels(curve: Curve, labels: Mapping[str, Any]) -> Curve:
+    """The curve with further labels; its own win."""
+    fields = {name: getattr(curve, name) for name in curve.__dataclass_fields__}
+    return Curve(**{**fields, "labels": {**labels, **curve.labels}})
 
 
 def check_runs(runs: Iterable[StudyRun], *, least: int, what: str, force: bool) -> tuple[list[StudyRun], list[str]]:
