@@ -7,7 +7,7 @@ import pytest
 
 import scaling
 from scaling import Curve, ScalingError, Sigmoid
-from scaling.compare import Comparison
+from scaling.compare import Comparison, _pool
 from scaling.errors import UnknownName
 
 C = np.geomspace(5, 2000, 48)
@@ -36,7 +36,7 @@ def test_speed_up_and_difference_cover_the_truth_at_their_level() -> None:
         "asymptote": 0.0,
         "efficiency_exponent": 0.0,
     }
-    studies = 24
+    studies = 20
     for seed in range(studies):
         pair = run(seed, at=[300.0]).pairs[0]
         for c in pair.contrasts():
@@ -215,3 +215,14 @@ def test_the_unit_of_compute_does_not_matter() -> None:
         assert y.compute == pytest.approx(1e18 * x.compute, nan_ok=True)
         np.testing.assert_allclose([y.median, y.low, y.high], [x.median, x.low, x.high], rtol=0.02, atol=2e-3)
         assert y.status == x.status
+
+
+@pytest.mark.parametrize("between", [0.0, 1.0, 3.0])
+def test_pooling_three_seeds_covers_at_its_level(between: float) -> None:
+    rng, hits, studies = np.random.default_rng(15), 0, 400
+    for _ in range(studies):
+        estimates = rng.normal(0, between, 3) + rng.normal(0, 1, 3)
+        draws = _pool([e + rng.standard_normal(300) for e in estimates], rng)
+        low, high = np.quantile(draws, [0.05, 0.95])
+        hits += low <= 0 <= high
+    assert 0.85 <= hits / studies <= 0.995
