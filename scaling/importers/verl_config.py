@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from typing import Any
 
 import yaml
@@ -45,7 +46,9 @@ class Collector:
         text = "\n".join(self.lines)
         try:
             if self.kind == "dict":
-                out = ast.literal_eval(re.sub(r"(?<=[:\s\[,])(-?)(inf|nan)(?=[,}\]\s])", "None", text))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of Python's parser, about texts that are no literals
+                    out = ast.literal_eval(re.sub(r"(?<=[:\s\[,])(-?)(inf|nan)(?=[,}\]\s])", "None", text))
             elif self.kind == "json":
                 out = json.loads(text)
             else:
