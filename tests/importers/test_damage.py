@@ -30,7 +30,23 @@ FILES = {
     "verl console": ("verl", "a.log", CONSOLE), "verl jsonl": ("verl", "a.jsonl", JSONL), "trl": ("trl", "trainer_state.json", STATE),
     "openrlhf": ("openrlhf", "a.log", OPENRLHF), "table": ("table", "a.csv", CSV), "tensorboard": ("tensorboard", "a.tfevents.1", EVENTS),
 }  # fmt: skip
-SPLICES = [b"", b"\x00", b"\n", b"{", b"}}", b"step:", b"nan", b"1e999", b"-5", b" - ", b"'", b"\xff\xfe", b"9" * 400, b"np.float64(", b"\r"]
+SPLICES = [
+    b"",
+    b"\x00",
+    b"\n",
+    b"{",
+    b"}}",
+    b"step:",
+    b"nan",
+    b"1e999",
+    b"-5",
+    b" - ",
+    b"'",
+    b"\xff\xfe",
+    b"9" * 400,
+    b"np.float64(",
+    b"\r",
+]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -48,6 +64,8 @@ def test_damaged_files_give_a_table_or_one_line(tmp_path, name, data):
     except ScalingError as error:
         assert "\n" not in str(error)
         return
-    costs = [c for c in table.steps if c.endswith(("_seconds", "_tokens", "_flops", "rollouts")) and not c.startswith("cum")]
+    costs = [
+        c for c in table.steps if c.endswith(("_seconds", "_tokens", "_flops", "rollouts")) and not c.startswith("cum")
+    ]
     held = table.steps[costs].to_numpy(float)
     assert (np.nan_to_num(held) >= 0).all() and not np.isinf(held).any()

@@ -303,3 +303,57 @@ def test_a_gzipped_log_is_read(tmp_path):
     with gzip.open(path, "wt") as f:
         f.write("\n".join(three_decimals(s, step_data(s)) for s in range(1, 4)))
     assert len(load(path, source="verl").steps) == 3
+
+
+# -- accounting ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_users_gpus_win_over_the_log_and_are_an_assumption(tmp_path):
+    path = put(tmp_path, [three_decimals(s, step_data(s)) for s in range(1, 4)])
+    more = read_runs(path, "verl", gpus=12)[0]  # 8 train, 4 serve rollouts beside them
+    assert to_table([more]).steps["gpu_seconds"].to_numpy() == pytest.approx(np.full(3, 12 * 42.0), rel=1e-3)
+    assert more.record.confidence == "assumed"
+    assert read_runs(path, "verl", gpus=8)[0].record.confidence == "measured"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "flagged"), [(9.5 * 42, False), (40 * 42, True), (23 * 42, True), (22 * 42, False)]
+)
+def test_a_stall_is_ten_medians_and_a_quarter_of_an_hour(tmp_path, seconds, flagged):
+    data = [step_data(s) for s in range(1, 10)]
+    more = seconds - 42.0
+    data[4] |= {"timing_s/step": seconds, "perf/time_per_step": seconds, "timing_s/gen": 20.0 + more,
+                "perf/throughput": data[4]["perf/total_num_tokens"] / (seconds * 8)}  # fmt: skip
+    run = read_runs(put(tmp_path, [reprs(s, d) for s, d in enumerate(data, 1)]), "verl")[0]
+    table = to_table([run])
+    assert table.runs["gpu_hours_paid"].item() == pytest.approx((8 * HOURS + 8 * seconds) / 3600)
+    assert [s["step"] for s in run.record.provenance["stalled"]] == ([5] if flagged else [])
+    assert table.steps.get("stalled", np.zeros(9))[4] == flagged if flagged else "stalled" not in table.steps
+
+
+def test_flops_are_those_of_the_rollouts_at_their_mean_lengths(tmp_path):
+    from scaling.flops import ModelShape, generation_flops, scoring_flops, training_flops
+
+    shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=300, tied=True)
+    path = put(tmp_path, [reprs(s, step_data(s)) for s in range(1, 31)])
+    table = load(path, "verl", shape=shape)
+    assert load(path, "verl").runs["total_flops"].isna().item()  # never 0 where it is not known
+    for step in (1, 30):
+        row = table.steps.set_index("step").loc[step]
+        lengths = np.full(64, 20), np.full(64, 100 + step)
+        assert row["generation_flops"] == pytest.approx(generation_flops(shape, *lengths), rel=1e-9)
+        assert row["training_flops"] == pytest.approx(training_flops(shape, *lengths), rel=1e-9)
+        assert row["scoring_flops"] == pytest.approx(2 * scoring_flops(shape, *lengths), rel=1e-9)  # old and reference
+    windowed = ModelShape(**{**vars(shape), "windows": (50, None)})
+    assert load(path, "verl", shape=windowed).runs["total_flops"].item() < table.runs["total_flops"].item()
+
+
+def test_sources_are_left_as_they_were(tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    path = put(folder, [three_decimals(s, step_data(s)) for s in range(1, 4)])
+    folder.chmod(0o555)
+    before = path.stat()
+    write(read_runs(folder, "verl")[0], tmp_path / "runs")
+    folder.chmod(0o755)
+    assert [p.name for p in folder.iterdir()] == ["train.log"] and path.stat().st_mtime_ns == before.st_mtime_ns

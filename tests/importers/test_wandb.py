@@ -273,3 +273,39 @@ def test_a_path_that_is_nothing_is_refused(tmp_path):
     with pytest.raises(ForeignLogError, match="neither"):
         load(tmp_path, "wandb")
     assert to_table  # the same door as all others
+
+
+def test_trl_rows_of_wandb_are_placed_by_the_trainers_own_step():
+    from scaling.importers.convert import convert
+    from scaling.importers.series import History
+    from scaling.importers.wandb_offline import to_raw
+
+    rows, step = [], 0
+    for trained in range(1, 5):
+        rows += [{"_step": (step := step + 1), "profiling/Time taken: GRPOTrainer.vllm": 0.5} for _ in range(3)]
+        rows.append({"_step": (step := step + 1), "train/global_step": trained, "train/reward": trained / 10, "train/step_time": 4.0,
+                     "train/num_tokens": 100.0 * trained, "train/completions/mean_length": 20.0, "_runtime": 9.0 * trained})  # fmt: skip
+        if trained == 4:
+            rows.append({"_step": (step := step + 1), "train/global_step": 4, "eval/reward": 0.5, "eval/runtime": 6.0})
+    config = {"num_generations": 8, "beta": 0.0, "model_name_or_path": "org/model", "learning_rate": 1e-6}
+    raw = to_raw(
+        [History.from_rows(rows)],
+        name="r",
+        source="W&B",
+        files=[],
+        config=config,
+        gpus=2,
+        gpu_type="H100",
+        mapping=None,
+    )
+    table = to_table([convert(raw)])
+    assert table.runs[["trainer", "model", "devices", "confidence"]].iloc[0].tolist() == [
+        "trl",
+        "org/model",
+        2,
+        "derived",
+    ]
+    assert table.steps["step"].tolist() == [1, 2, 3, 4] and table.steps["gpu_seconds"].tolist() == [8.0] * 4
+    assert table.runs["tokens"].item() == 400
+    assert table.evals[["step", "benchmark", "pass@1"]].iloc[0].tolist() == [4, "eval", 0.5]
+    assert table.steps["evaluation_gpu_seconds"].tolist() == [0, 0, 0, 12.0]
