@@ -37,6 +37,7 @@ _HOME = {
     "compare": "compare",
     "fit_loss": "pretraining",
     "fit_joint": "pretraining",
+    "fit_surface": "pretraining",
     "ModelShape": "flops",
     "Recorder": "recorder",
     "RunTable": "runs",
@@ -44,8 +45,10 @@ _HOME = {
     "ScalingError": "errors",
 }
 _MODULES = {
-    "backtest", "cli", "compare", "cost", "curve", "errors", "fitting", "flops", "forecast", "hardware", "importers",
-    "laws", "metrics", "plan", "plot", "pretraining", "records", "reference", "report", "runs",
+    "architectures", "backtest", "cli", "collapse", "compare", "conventions", "cost", "curve", "errors", "fitting",
+    "flops", "forecast", "hardware", "importers", "laws", "ledger_table", "metrics", "plan", "plot", "pretraining",
+    "ratio", "records", "recorder", "reference", "report", "runs", "schema", "shapes", "study", "throughput",
+    "workload",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)

@@ -415,7 +415,10 @@ def _complete(
         "accelerator": record.accelerator, "devices": record.devices, "shared": bool(record.shared),
         "pretraining_flops": math.nan if pre_flops is None else pre_flops,
         "pretraining_gpu_hours": math.nan if pre_hours is None else pre_hours,
-        "pretraining_tokens": pre.get("tokens", math.nan), "pretraining_loss": pre.get("loss", math.nan),
+        "pretraining_tokens": _number(pre.get("tokens")),
+        "pretraining_loss": _number(pre.get("validation_loss", pre.get("loss"))),
+        "pretraining_comparable": bool(pre.get("comparable", True)),
+        "hyperparameters_tuned": _tuned(record.config),
         "pretraining_source": pre.get("source", ""),
         "gpu_hours": total.gpu_hours, "gpu_hours_paid": total.gpu_hours_paid + redone.gpu_hours_paid,
         "redone_gpu_hours": redone.gpu_hours_paid,
@@ -529,4 +532,16 @@ def _axis_values(x: np.ndarray, axis: str, run: dict[str, Any]) -> np.ndarray:
 
 
 def _labels(run: dict[str, Any]) -> dict[str, Any]:
-    return {key: run[key] for key in ("model", "params", "recipe_hash", "seed", "confidence", "accelerator", "trainer")}
+    keys = ("model", "params", "recipe_hash", "seed", "confidence", "accelerator", "trainer")
+    return {key: run[key] for key in (*keys, "pretraining_comparable", "hyperparameters_tuned")}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _tuned(config: Any) -> bool | None:
+    """Whether hyperparameters were tuned for this size; None where the configuration does not say."""
+    model = config.get("model") if isinstance(config, dict) else None
+    hyper = model.get("hyperparameters") if isinstance(model, dict) else None
+    return hyper.get("tuned") if isinstance(hyper, dict) else None
