@@ -87,7 +87,8 @@ class Job:
 
     def environment(self) -> dict[str, str]:
         """Variables of the run's processes: the snapshot before the working directory, and the commit for the records."""
-        env = {"RL_SCALING_COMMIT": self.commit} if self.commit else {}
+        env = {k: v for k, v in os.environ.items() if k.startswith("RL_SCALING_")}
+        env |= {"RL_SCALING_COMMIT": self.commit} if self.commit else {}
         if not self.code:
             return env
         parts = [self.code, *os.environ.get("PYTHONPATH", "").split(os.pathsep), os.getcwd()]

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ __all__ = ["Slots", "cancel", "refresh", "start", "visible_gpus"]
 
 POLL = 0.2
 START_SECONDS = 60.0  # a supervisor needs about one
+EXCEPTION = re.compile(r"(\[\w+\]:\s*)?[\w.]*(Error|Exception|Interrupt|Timeout|Missing|UnknownName): \S")
 LOCKS = "RL_SCALING_DEVICE_LOCKS"
 
 
@@ -254,15 +256,20 @@ def explain(returncode: int, log: Path) -> str:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that says something."""
+    """`last_words_of` the end of a file; empty where there is none."""
     try:
         with log.open("rb") as f:
-            f.seek(max(0, f.seek(0, os.SEEK_END) - 8192))
-            text = f.read().decode("utf-8", "replace")
+            f.seek(max(0, f.seek(0, os.SEEK_END) - 65536))
+            return last_words_of(f.read().decode("utf-8", "replace"))
     except FileNotFoundError:
         return ""
-    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+
+
+def last_words_of(text: str) -> str:
+    """The line of a log that says why it ended: the last exception with a message, else the last line with a word."""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if re.search(r"\w", line)]
+    raised = [line for line in lines[-200:] if EXCEPTION.match(line)]
+    return re.sub(r"^\[\w+\]:\s*", "", raised[-1] if raised else lines[-1])[:300] if lines else ""
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def start(notes: Notes, jobs: Sequence[Job], configs: Mapping[str, RunConfig]) -
         try:
             job_id = _client(cluster.ray.address).submit_job(
                 entrypoint=f"bash -c {shlex.quote(script)}", runtime_env={"env_vars": env}, entrypoint_num_cpus=cluster.ray.cpus,
-                entrypoint_num_gpus=cluster.devices if cluster.gpus_per_node or cluster.accelerator != "cpu" else None,
+                entrypoint_num_gpus=cluster.devices if cluster.accelerator != "cpu" else None,
                 metadata={"run_id": job.run_id, "sweep": notes.sweep_dir.name},
             )  # fmt: skip
         except RuntimeError as error:

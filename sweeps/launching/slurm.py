@@ -21,7 +21,7 @@ from sweeps.cluster import ClusterConfig
 from sweeps.config import RunConfig
 from sweeps.launching.attempt import SlurmAttempt
 from sweeps.launching.jobs import Job, Notes
-from sweeps.launching.local import last_words
+from sweeps.launching.local import last_words, last_words_of
 from sweeps.launching.status import read_json
 
 __all__ = ["SlurmError", "accounting", "cancel", "check", "refresh", "start"]
@@ -210,16 +210,12 @@ def _ended(notes: Notes, job: Job, state: str) -> Job:
 
 
 def _cause(log: Path) -> str:
-    """The worker's last words: the line before submitit's own account of the failure."""
+    """The worker's last words: before submitit's own account of the failure, which follows them."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        text = log.read_text(errors="replace")
     except FileNotFoundError:
         return "no log"
-    for i, line in enumerate(lines):
-        if line.startswith("submitit ERROR"):
-            lines = lines[:i]
-            break
-    return lines[-1][:300] if lines else "no word in the log"
+    return last_words_of(text.rpartition("\nsubmitit ERROR")[0].partition("\nsubmitit ERROR")[0] or text) or "no word in the log"
 
 
 def _end_path(notes: Notes, run_id: str) -> Path:

@@ -20,7 +20,7 @@ class Shell:
 
     def __init__(self, runs: Path, *, env: Mapping[str, str] | None = None, overrides: tuple[str, ...] = ()) -> None:
         self.runs, self.overrides = runs, overrides
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "RL_SCALING_TRAIN": STUB, "RL_SCALING_DEVICE_LOCKS": str(runs.parent / "locks"), **(env or {})}
+        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])), "RL_SCALING_TRAIN": STUB, "RL_SCALING_DEVICE_LOCKS": str(runs.parent / "locks"), **(env or {})}
 
     def train(self, *overrides: str, ok: bool | None = True, timeout: float = 180) -> str:
         """``python -m sweeps.train -m``; output of both streams."""
