@@ -70,6 +70,7 @@ def asymptotes(fits: Mapping[str, Judged], *, style: Mapping[str, Look], upper: 
 
     fig = go.Figure()
     names = list(fits)
+    ends: list[tuple[float, int]] = []
     for row, (name, fit) in enumerate(fits.items()):
         look = style[name]
         if not fit.identified:
@@ -87,15 +88,7 @@ def asymptotes(fits: Mapping[str, Judged], *, style: Mapping[str, Look], upper: 
                     hovertemplate=f"not identified: above {low:.3f} at 95 %",
                 )
             )
-            fig.add_annotation(
-                x=low,
-                y=row,
-                yshift=13,
-                text=f"not identified, above {low:.3f}",
-                showarrow=False,
-                xanchor="left",
-                font={"size": 11},
-            )
+            ends.append((low, row))
             continue
         for level, width in ((0.9, 3), (0.5, 9)):
             low, high = fit.interval("asymptote", level)
@@ -111,6 +104,17 @@ def asymptotes(fits: Mapping[str, Judged], *, style: Mapping[str, Look], upper: 
                 )
             )
     left = min((max(fit.interval("asymptote", 0.9)[0], 0.0) for fit in fits.values()), default=0.0)
+    for low, row in ends:
+        right = low > (left + upper) / 2
+        fig.add_annotation(
+            x=upper if right else low,
+            y=row,
+            yshift=13,
+            text=f"not identified, above {low:.3f}",
+            showarrow=False,
+            xanchor="right" if right else "left",
+            font={"size": 11},
+        )
     rows = {"tickvals": list(range(len(names))), "ticktext": [plain(n) for n in names]}
     fig.update_layout(
         **layout(

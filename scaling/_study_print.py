@@ -193,7 +193,7 @@ def _curves(curves: Mapping[str, list[Curve]], fits: Mapping[str, Fit], level: f
                 elinewidth=0.5, mew=0.5, color=look.colour, markerfacecolor=face,
                 label=name.replace("$", r"\$") if face != "none" else None,
             )  # fmt: skip
-        grid = np.geomspace(least, x.max() * 4, 200)
+        grid = np.geomspace(x[x > 0].min(), x.max() * 4, 200)  # some laws diverge towards zero compute
         band = found.forecast(grid, level=level)
         if not np.isfinite(band.low).all():
             continue

@@ -102,7 +102,8 @@ def curves(
     """Evaluations against compute, with the fitted median and its band.
 
     The line is solid over the fitted window and dotted where it is extrapolated; points outside the window are hollow.
-    Error bars are 90 % (1.645 standard errors). Points at zero compute stand at the left edge, ticked ``0``.
+    Error bars are 90 % (1.645 standard errors). Points at zero compute stand at the left edge, ticked ``0``; the line
+    begins at the first evaluation after it, as some laws diverge towards zero.
 
     Args:
         groups: name -> curves of that group, all of one axis.
@@ -132,7 +133,7 @@ def curves(
     for name, members in groups.items():
         fit = fits.get(name)
         if fit is not None:
-            fig.add_traces(_fitted(name, style[name], fit, members, level=level, extend=extend, low=zero))
+            fig.add_traces(_fitted(name, style[name], fit, members, level=level, extend=extend))
     for name, members in groups.items():  # points above every band
         trace = _points(name, style[name], members, zero=zero, fit=fits.get(name))
         trace.showlegend = name not in fits
@@ -140,6 +141,9 @@ def curves(
         if name in fits:
             fig.add_trace(legend_entry(name, style[name]))
     axis = first.axis if first is not None else "gpu_hours"
+    y_axis = axis_style(y_title or (metric_label(first.metric) if first is not None else ""))
+    if first is not None and first.metric.startswith("pass@"):
+        y_axis |= {"range": _span(fig)}
     fig.update_layout(
         **layout(
             xaxis=log_axis(
@@ -149,7 +153,7 @@ def curves(
                 unit=tick_unit(axis),
                 zero=zero,
             ),
-            yaxis=axis_style(y_title or (metric_label(first.metric) if first is not None else "")),
+            yaxis=y_axis,
         )
     )
     return fig
@@ -239,15 +243,13 @@ def panels(
     return fig
 
 
-def _fitted(
-    name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, level: float, extend: float, low: float
-) -> list[Any]:
+def _fitted(name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, level: float, extend: float) -> list[Any]:
     import plotly.graph_objects as go
 
     seen = positive([c.compute for c in members])
     if not seen.size:
         return []
-    grid = np.geomspace(low, seen.max() * extend, 120)
+    grid = np.geomspace(seen.min(), seen.max() * extend, 120)
     forecast = fit.forecast(grid, level=level)
     if not np.isfinite(forecast.low).all():
         return []
@@ -273,6 +275,17 @@ def _fitted(
                 )
             )
     return traces
+
+
+def _span(fig: go.Figure) -> list[float]:
+    """Range of a score axis: all that is drawn, cut at a little beyond 0 and 1."""
+    drawn = np.concatenate(
+        [np.asarray(t.y, dtype=float) for t in fig.data if t.y is not None and len(t.y) > 1] or [[0.0, 1.0]]
+    )
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = (float(drawn.min()), float(drawn.max())) if drawn.size else (0.0, 1.0)
+    pad = 0.06 * max(high - low, 0.05)
+    return [max(low - pad, -0.03), min(high + pad, 1.03)]
 
 
 def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit: Fitted | None) -> Any:

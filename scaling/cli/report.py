@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -67,6 +68,7 @@ def report(
         draws=draws,
         seed=seed,
         full=full,
+        processes=min(8, os.cpu_count() or 1),
         command=_command(),
         progress=_bar,
     )

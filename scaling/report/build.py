@@ -29,6 +29,7 @@ def write(
     draws: int = 400,
     seed: int = 0,
     full: bool | None = None,
+    processes: int = 1,
     command: str = "",
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Path:
@@ -44,6 +45,7 @@ def write(
         draws: draws behind the intervals [1].
         seed: of the draws.
         full: also back-test the forecasts and compare recipes; by default with at most 24 runs.
+        processes: fits are shared among so many processes where there are many; the numbers are the same.
         command: how the report was asked for, written into its provenance.
         progress: wraps the iteration over fits, for a progress bar.
 
@@ -67,6 +69,7 @@ def write(
         draws=draws,
         seed=seed,
         full=full,
+        processes=processes,
         progress=progress,
     )
     sections = all_sections(analysis, command=command)

@@ -55,7 +55,7 @@ def asymptotes(a: Analysis) -> Section | None:
     if frame.empty or not a.benchmark:
         return None
     known = frame["verdict"] == "identified"
-    lead = f"The asymptote is identified in {int(known.sum())} of {plural(len(frame), 'group')}" + (
+    lead = f"The asymptote is identified in {int(known.sum()) or 'none'} of {plural(len(frame), 'group')}" + (
         "." if known.all() else "; where it is not, no asymptote is printed, only what it is above."
     )
     rows = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from scaling.runs import RunTable
 __all__ = ["Analysis", "Group", "gather", "main_benchmark"]
 
 FULL_RUNS = 24
+PARALLEL_RUNS = 48
 AXES = ("gpu_hours", "total_flops", "pretraining_flops_ratio")
 BASE_DECODINGS = ("greedy", "forced_trace")  # and maj@k: a base's best decoding at step 0
 
@@ -145,6 +147,7 @@ def gather(
     draws: int = 400,
     seed: int = 0,
     full: bool | None = None,
+    processes: int = 1,
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Analysis:
     """Group the runs, collect the curves on every axis and fit them.
@@ -159,6 +162,7 @@ def gather(
         seed: of the draws.
         full: whether the report also back-tests its forecasts and compares recipes, which fits each group three times
             more; by default with at most 24 runs.
+        processes: fits are shared among so many processes where there are many; the numbers are the same.
         progress: wraps the iteration over fits, for a progress bar: ``progress(items, total, label)``.
 
     Raises:
@@ -180,27 +184,20 @@ def gather(
         notes.append(
             f"{_some(shared)} shared a device with other runs: GPU-hours are shown but not fitted; FLOPs are fitted"
         )
-    jobs = [
-        (axis, g)
+    fits: dict[str, dict[str, Any]] = {axis: {} for axis in AXES}
+    work = [
+        (axis, g.name, curves[axis][g.name], _after(curves, axis, g.name, fit_after))
         for axis in ("gpu_hours", "total_flops")
         for g in groups
         if g.name in curves[axis] and not (axis == "gpu_hours" and g.shared)
     ]
-    fits: dict[str, dict[str, Any]] = {axis: {} for axis in AXES}
-    steps = progress(jobs, len(jobs), "fitting curves") if progress else jobs
-    for axis, group in steps:
-        try:
-            fits[axis][group.name] = fit(
-                curves[axis][group.name],
-                law=law,
-                fit_after=_after(curves, axis, group.name, fit_after),
-                draws=draws,
-                seed=seed,
-            )
-        except UnknownName:
-            raise
-        except ScalingError as error:
-            notes.append(f"{group.name} was not fitted on {axis}: {error}")
+    found = _fit_all([(c, law, after, draws, seed) for _, _, c, after in work], processes)
+    results = progress(found, len(work), "fitting curves") if progress else found
+    for (axis, name, _, _), result in zip(work, results):
+        if isinstance(result, str):
+            notes.append(f"{name} was not fitted on {axis}: {result}")
+        else:
+            fits[axis][name] = result
     for group in groups:
         if group.name in fits["total_flops"] and group.name in curves["pretraining_flops_ratio"]:
             scaled = Rescaled(fits["total_flops"][group.name], 1 / group.pretraining_flops)
@@ -221,6 +218,27 @@ def gather(
             "full": len(table.runs) <= FULL_RUNS if full is None else full,
         },
     )
+
+
+def _fit_all(work: list[tuple[Any, ...]], processes: int) -> Iterator[Fit | str]:
+    """Fits in order, or why there is none; over several processes where that is asked for and worth their start."""
+    if processes <= 1 or sum(len(curves) for curves, *_ in work) < PARALLEL_RUNS:
+        yield from map(_fit_one, work)
+        return
+    with ProcessPoolExecutor(min(processes, len(work))) as pool:
+        yield from pool.map(_fit_one, work)
+
+
+def _fit_one(job: tuple[Any, ...]) -> Fit | str:
+    curves, law, fit_after, draws, seed = job
+    try:
+        found = fit(curves, law=law, fit_after=fit_after, draws=draws, seed=seed)
+        str(found.status)  # judged where it is fitted
+        return found
+    except UnknownName:
+        raise
+    except ScalingError as error:
+        return str(error)
 
 
 def main_benchmark(table: RunTable, benchmark: str | None, notes: list[str] | None = None) -> str | None:

@@ -224,3 +224,15 @@ def test_thinning_moves_no_fitted_line(make_runs, tmp_path):
     ratio = analysis.fits["pretraining_flops_ratio"][name]
     x = np.array([1e11, 1e12, 1e13])
     assert np.allclose(ratio.forecast(x / 6e13).median, fit.forecast(x).median)
+
+
+def test_several_processes_give_the_same_numbers(table, monkeypatch):
+    from scaling.report import gather
+
+    one = gather.gather(table, draws=100, law="sigmoid")
+    monkeypatch.setattr(gather, "PARALLEL_RUNS", 1)
+    two = gather.gather(table, draws=100, law="sigmoid", processes=2)
+    for axis in ("gpu_hours", "total_flops"):
+        for name, found in one.fits[axis].items():
+            assert two.fits[axis][name].interval("asymptote") == found.interval("asymptote")
+            assert two.fits[axis][name].status == found.status
