@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scaling.cli._tables import Source, echo_notes, read_source, source_options
+from scaling.cli._tables import Source, drawable, echo_notes, read_source, source_options
 from scaling.errors import ScalingError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _write(out: Path, result: Comparison, data: Source, level: float) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     result.table.to_csv(out / "compare.csv", index=False)
-    figure = draw(data.groups, fits=result.fits, level=level)
+    figure = draw(drawable(data.groups)[0], fits=result.fits, level=level)
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", height=560)
     figure.write_html(out / "compare.html", include_plotlyjs=True, full_html=True)
     click.echo(f"\ntable:  {out / 'compare.csv'}\nfigure: {out / 'compare.html'}")

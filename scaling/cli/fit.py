@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from scaling.cli._tables import amount, band, echo_collapses, echo_notes, read_source, source_options
+from scaling.cli._tables import amount, band, drawable, echo_collapses, echo_notes, read_source, source_options
 
 if TYPE_CHECKING:
     from scaling.fitting import Fit
@@ -154,8 +154,10 @@ def _write(
     from scaling.plot import curves as draw
     from scaling.plot import stamp
 
-    figure = draw(groups, fits=fits, level=level)
-    words = [f"{name}: {f.status}" for name, f in fits.items() if not f.identified] + list(collapsed.values())
+    shown, thinned = drawable(groups)
+    figure = draw(shown, fits=fits, level=level)
+    words = [thinned] if thinned else []
+    words += [f"{name}: {f.status}" for name, f in fits.items() if not f.identified] + list(collapsed.values())
     if words:
         stamp(figure, "; ".join(words[:3]) + (" ..." if len(words) > 3 else ""))
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", height=560)

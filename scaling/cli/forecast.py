@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from scaling.cli._tables import amount, band, echo_collapses, echo_notes, read_source, source_options
+from scaling.cli._tables import amount, band, drawable, echo_collapses, echo_notes, read_source, source_options
 
 if TYPE_CHECKING:
     from scaling.fitting import Fit
@@ -111,7 +111,7 @@ def forecast(
         from scaling.plot import stamp
 
         far = max(_end(f, until) / f.window[1] for f in fits.values() if f.window[1] > 0)
-        figure = draw(data.groups, fits=fits, level=level, extend=far)
+        figure = draw(drawable(data.groups)[0], fits=fits, level=level, extend=far)
         if collapsed:
             stamp(figure, "; ".join(collapsed.values()))
         figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", height=560)

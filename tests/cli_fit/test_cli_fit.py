@@ -155,9 +155,12 @@ def test_a_million_points_are_fitted(cli_run: Run, tmp_path: Path) -> None:
     frame = pd.DataFrame({"h": c, "acc": 0.2 + 0.4 / (1 + (120 / c) ** 1.5) + rng.normal(0, 0.05, c.size)})
     path = tmp_path / "big.parquet"
     frame.to_parquet(path)
-    result = cli_run("fit", path, "--compute", "h", "--score", "acc", "--no-figure", "--draws", 100, "--reward")
+    result = cli_run("fit", path, "--compute", "h", "--score", "acc", "--draws", 100, "--reward")
     assert result.exit_code == 0, result.output
     assert "1000000" in result.stdout
+    html = (tmp_path / "fit.html").read_text()
+    assert "means of up to 200 neighbouring evaluations" in html
+    assert len(html) < 6_000_000
 
 
 HOSTILE = {
