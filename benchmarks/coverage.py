@@ -97,12 +97,16 @@ def cells(parts: tuple[str, ...]) -> list[Cell]:
                     n = (40, 100)[(i + int(ratio)) % 2]
                     out.append(Cell("intervals", "power", ratio, b, rho, n, spacings[i % 2]))
                     if ratio != 7 and b != 1.2:
-                        out.append(Cell("intervals", "log_linear", ratio, b, rho, (40, 100)[i % 2], spacings[1 - i % 2]))
+                        out.append(
+                            Cell("intervals", "log_linear", ratio, b, rho, (40, 100)[i % 2], spacings[1 - i % 2])
+                        )
     if "verdict" in parts:
         for b in (0.7, 1.2, 2.0):
             for rho in (0.0, 0.3):
                 for i, ratio in enumerate((0.5, 0.75, 1.0)):
-                    out.append(Cell("verdict", "sigmoid", ratio, b, rho, (40, 100)[i % 2], spacings[(i + (rho > 0)) % 2], "no"))
+                    out.append(
+                        Cell("verdict", "sigmoid", ratio, b, rho, (40, 100)[i % 2], spacings[(i + (rho > 0)) % 2], "no")
+                    )
         for b in (1.5, 2.0):
             for rho in (0.0, 0.3):
                 for i, n in enumerate((40, 100)):
@@ -134,7 +138,9 @@ Scores = dict[str, list[float]]  # "form:target" -> [low, high, truth, identifie
 
 def study(cell: Cell, index: int, draws: int) -> Scores:
     rng = np.random.default_rng([index, *np.frombuffer(cell.key.encode(), dtype=np.uint8)])
-    return {"intervals": _intervals, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](cell, index, draws, rng)
+    return {"intervals": _intervals, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](
+        cell, index, draws, rng
+    )
 
 
 def _simulated(cell: Cell, rng: np.random.Generator) -> tuple[Law, Curve]:
@@ -204,7 +210,12 @@ def _items(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scor
         band = f.forecast([target], of=of)
         out[f"ensemble:{of}"] = [float(band.low[0]), float(band.high[0]), level * gained, 0.0]
     band = f.forecast([target])
-    out["ensemble:benchmark band, population truth"] = [float(band.low[0]), float(band.high[0]), ASYMPTOTE * gained, 0.0]
+    out["ensemble:benchmark band, population truth"] = [
+        float(band.low[0]),
+        float(band.high[0]),
+        ASYMPTOTE * gained,
+        0.0,
+    ]
     return out
 
 
@@ -243,7 +254,10 @@ def tables(results: dict[str, dict], *, every_cell: bool = True) -> str:
 def _interval_tables(results: dict[str, dict], every_cell: bool) -> list[str]:
     columns = [(f, t) for f in ("sigmoid", "ensemble") for t in ("asymptote", "forecast")]
     rows: dict[tuple[str, str], list] = {c: [] for c in columns}
-    lines = ["| truth | C_max / C_mid | B | rho | n | spacing | " + " | ".join(f"{f}: {t}" for f, t in columns) + " |", "|---" * 10 + "|"]
+    lines = [
+        "| truth | C_max / C_mid | B | rho | n | spacing | " + " | ".join(f"{f}: {t}" for f, t in columns) + " |",
+        "|---" * 10 + "|",
+    ]
     for key, r in results.items():
         parts = key.split("|")[1:7]
         cell = []
@@ -257,7 +271,10 @@ def _interval_tables(results: dict[str, dict], every_cell: bool) -> list[str]:
             cell.append(f"{s['cover']:.3f}, {s['width']:.3f} (x {ratio:.2f})")
         lines.append("| " + " | ".join([*parts, *cell]) + " |")
     out = ["", "### Intervals: summary over cells", ""]
-    out += ["| law | target | truth | cells | mean coverage | lowest cell | cells below .84 | median width / profile |", "|---" * 8 + "|"]
+    out += [
+        "| law | target | truth | cells | mean coverage | lowest cell | cells below .84 | median width / profile |",
+        "|---" * 8 + "|",
+    ]
     for (form, target), got in rows.items():
         for which in ("all", "sigmoid", "power", "log_linear"):
             mine = [g for g in got if which in ("all", g[0])]
@@ -268,13 +285,28 @@ def _interval_tables(results: dict[str, dict], every_cell: bool) -> list[str]:
                     f"{int((cover < 0.84).sum())} | {np.median([g[2] for g in mine]):.2f} |"
                 )
     if every_cell:
-        out += ["", "### Intervals: every cell (coverage, median width, width over that of the profile interval knowing rho)", "", *lines]
+        out += [
+            "",
+            "### Intervals: every cell (coverage, median width, width over that of the profile interval knowing rho)",
+            "",
+            *lines,
+        ]
     return out
 
 
 def _verdict_table(results: dict[str, dict]) -> list[str]:
-    out = ["", "### Verdict", "", "| group | cells | studies | says yes | lowest cell | highest cell | covers when yes |", "|---" * 7 + "|"]
-    for group, text in (("no", "data end at or before C_mid"), ("yes", "C_max = 5 C_mid, B >= 1.5, rho <= .3"), ("mix", "mix of designs")):
+    out = [
+        "",
+        "### Verdict",
+        "",
+        "| group | cells | studies | says yes | lowest cell | highest cell | covers when yes |",
+        "|---" * 7 + "|",
+    ]
+    for group, text in (
+        ("no", "data end at or before C_mid"),
+        ("yes", "C_max = 5 C_mid, B >= 1.5, rho <= .3"),
+        ("mix", "mix of designs"),
+    ):
         mine = [r["ensemble:asymptote"] for k, r in results.items() if k.endswith(group)]
         if mine:
             yes, hits = sum(r["yes_count"] for r in mine), sum(r["yes_hits"] for r in mine)
@@ -287,11 +319,19 @@ def _verdict_table(results: dict[str, dict]) -> list[str]:
 
 
 def _plain_table(part: str, results: dict[str, dict]) -> list[str]:
-    out = ["", f"### {part.capitalize()}", "", "| C_max / C_mid | B | rho | n | design | target | coverage | median width |", "|---" * 8 + "|"]
+    out = [
+        "",
+        f"### {part.capitalize()}",
+        "",
+        "| C_max / C_mid | B | rho | n | design | target | coverage | median width |",
+        "|---" * 8 + "|",
+    ]
     for key, r in results.items():
         _, _, ratio, b, rho, n, _, extra = key.split("|")
         for name, s in r.items():
-            out.append(f"| {ratio} | {b} | {rho} | {n} | {extra} | {name.split(':')[1]} | {s['cover']:.3f} | {s['width']:.3f} |")
+            out.append(
+                f"| {ratio} | {b} | {rho} | {n} | {extra} | {name.split(':')[1]} | {s['cover']:.3f} | {s['width']:.3f} |"
+            )
     return out
 
 
@@ -325,7 +365,11 @@ def main(argv: list[str] | None = None) -> None:
                 temporary = out.with_suffix(".tmp")
                 temporary.write_text(json.dumps({"studies": args.studies, "draws": args.draws, "cells": results}))
                 os.replace(temporary, out)
-            print(f"[{time.time() - start:6.0f} s] {len(results)} of {len(wanted)} cells: {key}", file=sys.stderr, flush=True)
+            print(
+                f"[{time.time() - start:6.0f} s] {len(results)} of {len(wanted)} cells: {key}",
+                file=sys.stderr,
+                flush=True,
+            )
     ordered = {c.key: results[c.key] for c in wanted if c.key in results}
     print(tables(ordered))
 

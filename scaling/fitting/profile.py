@@ -28,7 +28,7 @@ def profile_interval(
     rho: float = 0.0,
     level: float = 0.9,
     bounds: dict[str, tuple[float, float]] | None = None,
-    points: int = 241,
+    points: int = 121,
 ) -> tuple[float, float]:
     """Profile interval of the score at compute ``at`` (``inf``: the asymptote), noise AR(1) with known ``rho``.
 
@@ -45,7 +45,7 @@ def profile_interval(
     lows = np.array([box[name][0] for name in law.linear])
     highs = np.array([box[name][1] for name in law.linear])
     problem = Problem(law, series, Prior(volume=0.0, rhos=(rho,)), box)
-    u = find_frame(problem, outer_nodes=80, inner_nodes=40).nodes
+    u = find_frame(problem, outer_nodes=60, inner_nodes=24).nodes
     p = len(law.linear)
     gram = moments(problem, u, np.array([rho]))[0][:, 0]
     q_bb, q_bt, q_tt = gram[:, :p, :p], gram[:, :p, -1], gram[:, -1, -1]
