@@ -77,6 +77,7 @@ class Accounts:
             if name == "rollouts_per_step" and (found := from_config([text], self.raw.config)):
                 self.constants.setdefault("rollouts", found[0])
         self._logged: dict[str, float] = {}
+        self.stalled_steps: set[tuple[int, int]] = set()
         self._find_gpus()
         if self.cost_keys:  # a ledger like ours
             self.rules["gpu_seconds"] = self.rules["tokens"] = ("measured", "the run's own ledger")

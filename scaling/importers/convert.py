@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from scaling import records
-from scaling.cost import COST_FIELDS
 from scaling.errors import ForeignLogError, ScalingError
 from scaling.importers.accounting import Accounts
 from scaling.importers.imported import Explanation, ImportedRun, RawRun
+from scaling.importers.lines import Score, line_blocks
 from scaling.importers.mapping import EvalRule, TrainerMapping
 from scaling.importers.names import METRICS, QUANTITIES
 from scaling.importers.values import digest, lookup, number, one_line, redact
@@ -22,18 +21,6 @@ __all__ = ["convert"]
 
 # of the configuration's entries, those that do not make another recipe
 _NOT_RECIPE = {"model", "seed", "project", "experiment", "eval_samples", "eval_temperature", "eval_do_sample", "run"}
-
-
-@dataclass(frozen=True)
-class _Score:
-    """One evaluation key of a run, parsed."""
-
-    key: str
-    benchmark: str
-    value: str
-    scale: float
-    k: int | None
-    rank: int
 
 
 def convert(
@@ -71,16 +58,17 @@ def convert(
     semantics = _semantics(raw, mapping, accounts, scores)
     record = _record(raw, mapping, accounts, semantics, model)
     explanation = _explain(raw, mapping, accounts, scores)
+    names = [n for n in (*accounts.metric_keys, *mapping.derive) if _is_metric(n)]
     return ImportedRun(
         record=record,
-        lines=lambda: _lines(raw, accounts, scores, semantics),
+        blocks=lambda: line_blocks(raw, accounts, scores, names, semantics),
         explanation=explanation,
         skipped=_skipped(raw),
     )
 
 
-def _scores(have: Mapping[str, int], mapping: TrainerMapping) -> list[_Score]:
-    best: dict[tuple[str, str], _Score] = {}
+def _scores(have: Mapping[str, int], mapping: TrainerMapping) -> list[Score]:
+    best: dict[tuple[str, str], Score] = {}
     for key, count in have.items():
         found = mapping.evaluation(key) if count else None
         if found is None:
@@ -95,10 +83,10 @@ def _scores(have: Mapping[str, int], mapping: TrainerMapping) -> list[_Score]:
     return list(best.values())
 
 
-def _score(key: str, rank: int, rule: EvalRule, parts: Mapping[str, str]) -> _Score:
+def _score(key: str, rank: int, rule: EvalRule, parts: Mapping[str, str]) -> Score:
     k = int(parts["k"]) if "k" in parts else rule.k
     value = rule.value.replace("{k}", str(k)) if k else rule.value
-    return _Score(key, parts.get("benchmark") or parts.get("task") or rule.benchmark, value, rule.scale, k, rank)
+    return Score(key, parts.get("benchmark") or parts.get("task") or rule.benchmark, value, rule.scale, k, rank)
 
 
 def _shape(raw: RawRun) -> Any:
@@ -111,7 +99,7 @@ def _shape(raw: RawRun) -> Any:
         return None
 
 
-def _semantics(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: list[_Score]) -> dict[str, Any]:
+def _semantics(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: list[Score]) -> dict[str, Any]:
     out = dict(mapping.semantics)
     for name in ("evaluation", "overhead"):
         if out.get(f"{name}_in_step_time") == "by phases":
@@ -184,96 +172,6 @@ def _short(model: str) -> str:
     return "/".join(parts[-2:]) if len(parts) <= 2 else parts[-1]
 
 
-def _lines(
-    raw: RawRun, accounts: Accounts, scores: list[_Score], semantics: Mapping[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Step and evaluation lines in the order of the log. Evaluations carry the cost kept up to their step."""
-    accounts.reset()
-    metric_names = [n for n in (*accounts.metric_keys, *accounts.mapping.derive) if _is_metric(n)]
-    restarts = raw.rows.resumed_from
-    steps_seen: list[int] = []
-    reached: list[np.ndarray] = []
-    total = np.zeros(len(COST_FIELDS))
-    segment = 0
-    for block in raw.rows.blocks():
-        paid = {name: values for name, values in accounts.costs(block).items() if values.any()}
-        order = [COST_FIELDS.index(name) for name in paid]
-        costs = _dicts(paid, lambda values: values != 0) or [{}] * len(block.step)
-        spent = np.column_stack(list(paid.values())) if paid else np.zeros((len(block.step), 0))
-        named = {n: v for n in metric_names if (v := accounts.value(block, n)) is not None}
-        named |= {f"eval/{s.benchmark}": block.get(s.key) * s.scale for s in scores if s.value == "score"}
-        metrics = _dicts(named, np.isfinite) or [{} for _ in block.step]
-        seen = [(s, (block.get(s.key) * s.scale).tolist()) for s in scores if s.key in block.columns]
-        scored = (
-            [any(map(math.isfinite, values)) for values in zip(*(v for _, v in seen))] if seen else [False] * len(costs)
-        )
-        for i, (at, step) in enumerate(zip(block.segment.tolist(), block.step.tolist())):
-            if at != segment:
-                segment = at
-                total = _back_to(restarts[at], steps_seen, reached)
-            cost, values = costs[i], metrics[i]
-            if accounts.stalled and (at, step) in accounts.stalled_steps:
-                values["stalled"] = 1.0
-            if cost or values:
-                yield "step", {"segment": at, "step": step, "cost": cost, "metrics": values}
-            if order:
-                total[order] += spent[i]
-            if len(restarts) > 1:
-                steps_seen.append(step)
-                reached.append(total.copy())
-            if scored[i]:
-                found = [(s, v[i]) for s, v in seen if math.isfinite(v[i])]
-                for line in _evals(at, step, found, total, semantics):
-                    yield "eval", line
-
-
-def _dicts(columns: Mapping[str, np.ndarray], keep: Callable[[np.ndarray], np.ndarray]) -> list[dict[str, float]]:
-    """One dictionary a row, with the entries of a mask; rows with all entries are the fast and usual case."""
-    if not columns:
-        return []
-    names = tuple(columns)
-    table = np.column_stack(list(columns.values()))
-    mask = keep(table)
-    always = np.asarray(mask.all(axis=0))
-    core = [n for n, a in zip(names, always) if a]
-    out = [dict(zip(core, row)) for row in table[:, always].tolist()]
-    for j in np.flatnonzero(~always).tolist():
-        name, column = names[j], table[:, j].tolist()
-        for i in np.flatnonzero(mask[:, j]).tolist():
-            out[i][name] = column[i]
-    return out
-
-
-def _back_to(step: int | None, steps: list[int], reached: list[np.ndarray]) -> np.ndarray:
-    """The cost that a restart from ``step`` builds on; later steps leave the history, they are redone."""
-    while steps and step is not None and steps[-1] > step:
-        steps.pop()
-        reached.pop()
-    return reached[-1].copy() if reached else np.zeros(len(COST_FIELDS))
-
-
-def _evals(
-    segment: int, step: int, found: list[tuple[_Score, float]], total: np.ndarray, semantics: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    by_benchmark: dict[str, list[tuple[_Score, float]]] = {}
-    for score, value in found:
-        by_benchmark.setdefault(score.benchmark, []).append((score, value))
-    cost = {name: float(v) for name, v in zip(COST_FIELDS, total) if v}
-    for benchmark, parts in by_benchmark.items():
-        main = next((p for p in parts if p[0].value == "score"), None)
-        if main is None:
-            continue
-        sampling: dict[str, Any] = {"decoding": semantics.get("decoding", "unknown")}
-        if semantics.get("temperature") is not None:
-            sampling["temperature"] = semantics["temperature"]
-        line = {
-            "segment": segment, "step": step, "cost": cost, "benchmark": benchmark, "score": main[1], "sampling": sampling,
-            "metrics": {s.value: v for s, v in parts if s.value != "score"},
-        }  # fmt: skip
-        k = main[0].k or semantics.get("k")
-        yield line | ({"k": int(k)} if k else {})
-
-
 def _is_metric(name: str) -> bool:
     return name in METRICS or name not in QUANTITIES
 
@@ -287,7 +185,7 @@ def _skipped(raw: RawRun) -> list[records.Skipped]:
     return out
 
 
-def _explain(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: list[_Score]) -> Explanation:
+def _explain(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: list[Score]) -> Explanation:
     out = Explanation(run=raw.name, trainer=mapping.trainer, evidence=mapping.evidence, notes=list(accounts.notes))
     have = raw.rows.key_counts
     taken: dict[str, str] = {}

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling import records
 from scaling.errors import RecordError
@@ -16,6 +16,9 @@ from scaling.importers.mapping import TrainerMapping
 from scaling.importers.rows import Rows
 from scaling.importers.values import safe_name
 from scaling.runs import RunTable, assemble, build_table
+
+if TYPE_CHECKING:
+    from scaling.importers.lines import StepColumns
 
 __all__ = ["Explanation", "ImportedRun", "RawRun", "Written", "to_table", "write"]
 
@@ -88,13 +91,14 @@ class ImportedRun:
 
     Attributes:
         record: what ``run.json`` says.
-        lines: yields ``("step", line)`` and ``("eval", line)`` in the order of the log; may be called again.
+        blocks: yields step lines as columns with the evaluation lines among them, in the order of the log; may be called
+            again.
         explanation: what became of each key.
         skipped: what was not read, and why.
     """
 
     record: records.RunRecord
-    lines: Callable[[], Iterator[tuple[str, dict[str, Any]]]]
+    blocks: Callable[[], Iterator[tuple[StepColumns, list[dict[str, Any]]]]]
     explanation: Explanation
     skipped: list[records.Skipped] = field(default_factory=list)
 
@@ -137,12 +141,13 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
     try:
         fresh.mkdir(parents=True)
         with (fresh / records.STEPS).open("w", encoding="utf-8") as steps, (fresh / records.EVALS).open("w") as evals:
-            for kind, line in run.lines():
-                (steps if kind == "step" else evals).write(_encode(line) + "\n")
-                counts[kind] += 1
-                if kind == "step":
-                    for name, value in line["cost"].items():
-                        cost[name] = cost.get(name, 0.0) + value
+            for columns, lines in run.blocks():
+                steps.write(columns.text())
+                evals.writelines(_encode(line) + "\n" for line in lines)
+                counts["step"] += len(columns)
+                counts["eval"] += len(lines)
+                for name, values in columns.cost.items():
+                    cost[name] = cost.get(name, 0.0) + float(values.sum())
         records.write_run(fresh, run.record)
         if target.exists():
             old = out / f".{target.name}.{os.getpid()}.old"
@@ -165,10 +170,14 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circula
 
 
 def _assembled(run: ImportedRun) -> Any:
-    steps: list[tuple[dict[str, Any], int]] = []
-    evals: list[tuple[dict[str, Any], int]] = []
-    for kind, line in run.lines():
-        rows = steps if kind == "step" else evals
-        rows.append((line, len(rows) + 1))
+    steps: list[dict[str, Any]] = []
+    evals: list[dict[str, Any]] = []
+    for columns, lines in run.blocks():
+        steps += columns.dicts()
+        evals += lines
     files = run.record.provenance.get("files") or [""]
-    return assemble(run.record, steps, evals, path=Path(files[0]), skipped=run.skipped)
+    return assemble(run.record, _numbered(steps), _numbered(evals), path=Path(files[0]), skipped=run.skipped)
+
+
+def _numbered(lines: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
+    return [(line, i) for i, line in enumerate(lines, 1)]
