@@ -38,7 +38,15 @@ def evaluate(model: Any, tokenizer: Any, task: Any, shape: Any) -> dict[str, flo
     common = {"shape": shape, "batch": 4096, "seed": 1}
     sampled = sample(model, tokenizer, task, held_out, k=K, **common)
     greedy = sample(model, tokenizer, task, held_out, temperature=None, **common)
-    forced = sample(model, tokenizer, task, held_out, temperature=None, begin_suppress_tokens=task.banned_tokens_for_trace(), **common)
+    forced = sample(
+        model,
+        tokenizer,
+        task,
+        held_out,
+        temperature=None,
+        begin_suppress_tokens=task.banned_tokens_for_trace(),
+        **common,
+    )
     out = {
         "t1": sampled.accuracy,
         "greedy": greedy.accuracy,
@@ -105,18 +113,46 @@ def piece(args: argparse.Namespace, model_name: str, seed: int) -> dict[str, Any
     counter = Counter(trainer, shape)
     trainer.train()
     cost, _ = counter.take(devices=1)
-    out |= {"grpo_seconds": time.perf_counter() - start, "grpo_flops": cost.total_flops, "grpo": evaluate(trainer.model, tokenizer, task, shape)}
+    out |= {
+        "grpo_seconds": time.perf_counter() - start,
+        "grpo_flops": cost.total_flops,
+        "grpo": evaluate(trainer.model, tokenizer, task, shape),
+    }
     del trainer, model
     sampling = 0.3 * cost.total_flops  # the share of rejection sampling's budget that goes into samples
     per_sample = out["base"]["length"] * 2 * shape.params + task.prompt_width * 2 * shape.params
     prompts = max(256, int(sampling / per_sample / 8))
-    for kind, more in (("continued", {}), ("rejection", {"prompts": prompts, "samples": 8, "sampling_batch": 8192})):
-        tried = []
+    settings = {"continued": {}, "rejection": {"prompts": prompts, "samples": 8, "sampling_batch": 8192}}
+    for kind in filter(None, args.controls.split(",")):
+        more, tried = settings[kind], []
         for factor in (1.0, 4.0):
-            sft = SftConfig(kind=kind, flops=cost.total_flops, batch=256, learning_rate=factor * config.grpo.learning_rate, seed=seed, **more)
-            record = run_sft(sft, model_config=config.model, task=task, base=base.path, parent=base.base_hash, directory=bases, progress=False)
+            sft = SftConfig(
+                kind=kind,
+                flops=cost.total_flops,
+                batch=256,
+                learning_rate=factor * config.grpo.learning_rate,
+                seed=seed,
+                **more,
+            )
+            record = run_sft(
+                sft,
+                model_config=config.model,
+                task=task,
+                base=base.path,
+                parent=base.base_hash,
+                directory=bases,
+                progress=False,
+            )
             trained, _ = load(config.model, task, path=record.path)
-            tried.append({**evaluate(trained.to(device), tokenizer, task, shape), "flops": record.flops, "rate": sft.learning_rate, "steps": record.steps, "texts": record.texts})
+            tried.append(
+                {
+                    **evaluate(trained.to(device), tokenizer, task, shape),
+                    "flops": record.flops,
+                    "rate": sft.learning_rate,
+                    "steps": record.steps,
+                    "texts": record.texts,
+                }
+            )
         out[kind] = max(tried, key=lambda row: row["t1"])
     return out
 
@@ -170,7 +206,9 @@ def table(path: Path) -> str:
     ]
     for (task, steps, parameters, model), group in sorted(groups.items()):
         gain = [r["grpo"]["t1"] - r["base"]["best"] for r in group]
-        over = {k: interval([r["grpo"]["t1"] - r[k]["t1"] for r in group if k in r]) for k in ("continued", "rejection")}
+        over = {
+            k: interval([r["grpo"]["t1"] - r[k]["t1"] for r in group if k in r]) for k in ("continued", "rejection")
+        }
         lines.append(
             f"| {task}, {steps} steps | {model} ({parameters:,}) | {len(group)} | "
             + " / ".join(mean(group, "base", k) for k in ("t1", "best", "pass16")) + " | "
@@ -203,6 +241,7 @@ def main() -> None:
     runner.add_argument("--steps", type=int, default=150)
     runner.add_argument("--prompts", type=int, default=32)
     runner.add_argument("--group-size", type=int, default=8)
+    runner.add_argument("--controls", default="continued,rejection")
     runner.add_argument("--rate", type=float, default=None, help="GRPO's rate; default: the model's own")
     runner.add_argument("--workers", type=int, default=1)
     runner.add_argument("--seconds", type=float, default=86400.0, help="stop after so long; finished pieces stay")

@@ -1,6 +1,6 @@
 """The launch estimate against measured steps on this processor: CPU seconds of TRL's own trainer, one thread.
 
-    python benchmarks/estimate.py            about a minute; prints the error of every size
+python benchmarks/estimate.py            about a minute; prints the error of every size
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     machine = calibrate_cpu()
-    print(f"calibrated: {machine.flops_per_second / 1e9:.1f} GFLOP/s, {machine.bytes_per_second / 1e9:.1f} GB/s, {machine.layer_seconds * 1e3:.2f} ms a layer")
-    print("| model, task, rollouts | parameters | estimated s a step | measured CPU s a step | error |\n|---|---|---|---|---|")
+    print(
+        f"calibrated: {machine.flops_per_second / 1e9:.1f} GFLOP/s, {machine.bytes_per_second / 1e9:.1f} GB/s, {machine.layer_seconds * 1e3:.2f} ms a layer"
+    )
+    print(
+        "| model, task, rollouts | parameters | estimated s a step | measured CPU s a step | error |\n|---|---|---|---|---|"
+    )
     for name, task_name, prompts in (
         ("scratch_24", "chain", 32), ("scratch_48", "chain", 32), ("scratch_96", "chain", 32), ("scratch_128x3", "chain", 32),
         ("scratch_64", "chain_acquisition", 16), ("scratch_32", "chain_elicitation", 64),
@@ -61,14 +65,19 @@ def main() -> None:
             stamps: list[float] = []
 
             class Clock(transformers.TrainerCallback):
-                def on_step_end(self, args, state, control, stamps=stamps, **kwargs):  # noqa: ANN001
+                def on_step_end(self, args, state, control, stamps=stamps, **kwargs):
                     stamps.append(time.process_time())
 
             trainer.add_callback(Clock())
             trainer.train()
         measured = (stamps[-1] - stamps[1]) / (len(stamps) - 2)  # the first steps warm up
-        told = estimate(config, shape, machine, prompt_length=task.prompt_width, completion_length=task.max_completion_length).seconds
-        print(f"| {name}, {task_name}, {prompts} x 8 | {shape.params:,} | {told:.3f} | {measured:.3f} | {told / measured - 1:+.0%} |", flush=True)
+        told = estimate(
+            config, shape, machine, prompt_length=task.prompt_width, completion_length=task.max_completion_length
+        ).seconds
+        print(
+            f"| {name}, {task_name}, {prompts} x 8 | {shape.params:,} | {told:.3f} | {measured:.3f} | {told / measured - 1:+.0%} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -70,8 +70,15 @@ class Recorder:
         self.last_step = 0
         earlier = self._resume() if records.is_run(self.path) else None
         self._lock = _lock(self.path)
-        segment = {"start": _now(), "host": socket.gethostname(), "pid": os.getpid(), "resumed_from": self.last_step if earlier else None}
-        facts: dict[str, Any] = {"params": shape.params, "architecture": shape.architecture} if shape is not None else {}
+        segment = {
+            "start": _now(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "resumed_from": self.last_step if earlier else None,
+        }
+        facts: dict[str, Any] = (
+            {"params": shape.params, "architecture": shape.architecture} if shape is not None else {}
+        )
         self.record = records.RunRecord(
             run_id=earlier.run_id if earlier else self.path.name,
             recipe_hash=recipe or (earlier.recipe_hash if earlier else ""),
@@ -145,7 +152,9 @@ class Recorder:
         elif self.shape is not None and rollouts:
             fields |= _derived_flops(self.shape, prompt_tokens, completion_tokens, rollouts)
         cost = ComputeCost(**fields)
-        self._steps.write({"segment": self.segment, "step": number, "cost": cost.to_dict(), "metrics": dict(metrics or {})})
+        self._steps.write(
+            {"segment": self.segment, "step": number, "cost": cost.to_dict(), "metrics": dict(metrics or {})}
+        )
         self.cost, self.last_step = self.cost + cost, number
 
     def eval(
@@ -182,7 +191,11 @@ class Recorder:
             "benchmark": benchmark, "successes": [int(n) for n in successes], "k": k,
             "sampling": {"decoding": decoding, "temperature": temperature},
         }  # fmt: skip
-        row |= {n: v for n, v in (("completion_length", completion_length), ("truncation_rate", truncation_rate)) if v is not None}
+        row |= {
+            n: v
+            for n, v in (("completion_length", completion_length), ("truncation_rate", truncation_rate))
+            if v is not None
+        }
         reason = records.check_eval(row)
         if reason:
             raise ScalingError(f"evaluation of {benchmark}: {reason}")
@@ -242,7 +255,9 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise RecordError(f"run directory {path} is in use by another process; wait for it, or stop it first") from error
+        raise RecordError(
+            f"run directory {path} is in use by another process; wait for it, or stop it first"
+        ) from error
     return descriptor
 
 

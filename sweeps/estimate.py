@@ -127,7 +127,9 @@ class Estimate:
         fits = ""
         if self.capacity is not None:
             need = m.peak + _CONTEXT
-            fits = f" of {self.capacity / gib:.0f} GiB: " + ("fits" if need < self.capacity else "does NOT fit: lower grpo.micro_batch or shard the model")
+            fits = f" of {self.capacity / gib:.0f} GiB: " + (
+                "fits" if need < self.capacity else "does NOT fit: lower grpo.micro_batch or shard the model"
+            )
         return (
             f"memory: peak {m.peak / gib:.2f} GiB{fits} ({parts})\n"
             f"time: {self.seconds:.3g} s a step (generation {self.generation_seconds:.3g}, training {self.training_seconds:.3g})"
@@ -191,7 +193,11 @@ def memory(
         gradients=weights * trained_share,
         activations=kept,
         logits=2 * min(tokens, _LOGIT_CHUNK) * shape.vocab_size * 4.0,
-        cache=rollouts * (prompt_length + completion_length) * shape.num_layers * kv * (2 if activation_bytes < 4 else 4),
+        cache=rollouts
+        * (prompt_length + completion_length)
+        * shape.num_layers
+        * kv
+        * (2 if activation_bytes < 4 else 4),
     )
 
 
@@ -224,7 +230,9 @@ def seconds_per_step(
 
     share = rollouts / machine.devices
     steps = max(1, completion_length)
-    hardware = flops.generation_hardware_flops(shape, batch=1, prompt_width=prompt_length, completion_width=steps) * share
+    hardware = (
+        flops.generation_hardware_flops(shape, batch=1, prompt_width=prompt_length, completion_width=steps) * share
+    )
     cache_token = shape.num_layers * shape.num_kv_heads * shape.head_dim * 2 * weight_bytes
     mean = prompt_length + (mean_completion_length or completion_length) / 2
     traffic = steps * (shape.params * weight_bytes + share * mean * cache_token)
@@ -241,7 +249,15 @@ def seconds_per_step(
     return generation / updates_per_rollout, training
 
 
-def estimate(config: Any, shape: Any, machine: Machine, *, prompt_length: int, completion_length: int, capacity: float | None = None) -> Estimate:
+def estimate(
+    config: Any,
+    shape: Any,
+    machine: Machine,
+    *,
+    prompt_length: int,
+    completion_length: int,
+    capacity: float | None = None,
+) -> Estimate:
     """Memory and time of a `RunConfig` on a machine.
 
     Args:
@@ -290,9 +306,11 @@ def calibrate_cpu(threads: int = 1) -> Machine:
 
     def decoding(layers: int) -> float:
         """CPU seconds of one decoding step of a model too small for arithmetic to matter [s]."""
-        sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+        sizes: dict[str, Any] = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
         with torch.random.fork_rng():
-            model = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=layers, eos_token_id=None, pad_token_id=0)).eval()
+            model: Any = LlamaForCausalLM(
+                LlamaConfig(**sizes, num_hidden_layers=layers, eos_token_id=None, pad_token_id=0)
+            ).eval()
             ids = torch.ones(8, 2, dtype=torch.long)
             run = lambda: model.generate(ids, attention_mask=ids, max_new_tokens=17, do_sample=True)  # noqa: E731
             return best(run, 3) / 17
@@ -332,10 +350,16 @@ def main(arguments: list[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    own = {key: value for key, _, value in (a.partition("=") for a in given) if key in ("accelerator", "devices", "prompt_length")}
+    own = {
+        key: value
+        for key, _, value in (a.partition("=") for a in given)
+        if key in ("accelerator", "devices", "prompt_length")
+    }
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            composed: Any = OmegaConf.to_container(compose("config", overrides=[a for a in given if a.partition("=")[0] not in own]), resolve=True)
+            composed: Any = OmegaConf.to_container(
+                compose("config", overrides=[a for a in given if a.partition("=")[0] not in own]), resolve=True
+            )
         config = resolve(composed)
         task = build(config.task)
         shape = shape_of(config.model, task)
@@ -344,7 +368,9 @@ def main(arguments: list[str] | None = None) -> int:
         capacity = None if chip == "cpu" else accelerator(chip).memory
         prompt = int(own.get("prompt_length", getattr(task, "prompt_width", 512)))
         length = config.grpo.max_completion_length or task.max_completion_length
-        print(f"{config.model.name} on {machine.name}: prompts of {prompt} and completions of {length} tokens, {config.grpo.rollouts_per_step} rollouts a step")
+        print(
+            f"{config.model.name} on {machine.name}: prompts of {prompt} and completions of {length} tokens, {config.grpo.rollouts_per_step} rollouts a step"
+        )
         print(estimate(config, shape, machine, prompt_length=prompt, completion_length=length, capacity=capacity))
     except (ConfigError, ScalingError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
     from scaling.shapes import ModelShape
 
-__all__ = ["HubModel", "Hyperparameters", "LoraSettings", "ModelConfig", "Pretraining", "RevisionRule", "ScratchModel", "load", "load_tokenizer", "shape_of"]
+__all__ = [
+    "HubModel",
+    "Hyperparameters",
+    "LoraSettings",
+    "ModelConfig",
+    "Pretraining",
+    "RevisionRule",
+    "ScratchModel",
+    "load",
+    "load_tokenizer",
+    "shape_of",
+]
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -45,7 +56,9 @@ class ScratchModel(Strict):
     @model_validator(mode="after")
     def _check(self) -> ScratchModel:
         if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 2:
-            raise ValueError(f"model.hidden_size must be num_heads={self.num_heads} times an even head width, got {self.hidden_size}")
+            raise ValueError(
+                f"model.hidden_size must be num_heads={self.num_heads} times an even head width, got {self.hidden_size}"
+            )
         if self.num_kv_heads and self.num_heads % self.num_kv_heads:
             raise ValueError(f"model.num_kv_heads must divide num_heads={self.num_heads}, got {self.num_kv_heads}")
         return self
@@ -77,7 +90,9 @@ class Pretraining(Strict):
     """What a public base model's pretraining took, each figure from ``source``; unknown figures stay out."""
 
     tokens: float | None = Field(None, gt=0, description="tokens trained on, all stages before RL [token]")
-    flops: float | None = Field(None, gt=0, description="published pretraining compute [FLOP]; else 6 x parameters x tokens, marked derived")
+    flops: float | None = Field(
+        None, gt=0, description="published pretraining compute [FLOP]; else 6 x parameters x tokens, marked derived"
+    )
     gpu_hours: float | None = Field(None, gt=0, description="published accelerator time [GPU h]")
     accelerator: str | None = Field(None, description="what the hours are hours of, as scaling.hardware knows it")
     source: str = Field("", description="where the figures are published")
@@ -94,16 +109,18 @@ class RevisionRule(Strict):
         try:
             groups = re.compile(self.pattern).groups
         except re.error as error:
-            raise ValueError(f"model.revision_rule.pattern must be a regular expression, got {self.pattern!r}: {error}") from error
+            raise ValueError(
+                f"model.revision_rule.pattern must be a regular expression, got {self.pattern!r}: {error}"
+            ) from error
         if groups != 1:
             raise ValueError(f"model.revision_rule.pattern must have one group, got {groups} in {self.pattern!r}")
         return self
 
     def tokens(self, revision: str) -> float | None:
-        """Tokens seen by ``revision``, or None where the rule does not match.
+        r"""Tokens seen by ``revision``, or None where the rule does not match.
 
         Example:
-            >>> RevisionRule(pattern=r"step(\\d+)", tokens_per_unit=2097152.0).tokens("step1000")
+            >>> RevisionRule(pattern=r"step(\d+)", tokens_per_unit=2097152.0).tokens("step1000")
             2097152000.0
         """
         match = re.fullmatch(self.pattern, revision)
@@ -125,13 +142,21 @@ class HubModel(Strict):
     kind: Literal["hub"]
     name: str
     name_or_path: str = Field(description="name on the hub, or a local folder with config.json, weights and tokenizer")
-    revision: str | None = Field(None, description="branch, tag or commit; an intermediate checkpoint where the family publishes them")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: as stored on an accelerator, float32 on CPU")
+    revision: str | None = Field(
+        None, description="branch, tag or commit; an intermediate checkpoint where the family publishes them"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: as stored on an accelerator, float32 on CPU"
+    )
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     parameters: float | None = Field(None, gt=0, description="published parameters, for display [1]")
-    pretraining: Pretraining = Pretraining()
-    revision_rule: RevisionRule | None = Field(None, description="pretraining tokens of intermediate checkpoints, by their names")
-    pretraining_comparable: bool = Field(True, description="false for distilled or pruned bases: kept out of fits against pretraining")
+    pretraining: Pretraining = Field(default_factory=lambda: Pretraining.model_validate({}))
+    revision_rule: RevisionRule | None = Field(
+        None, description="pretraining tokens of intermediate checkpoints, by their names"
+    )
+    pretraining_comparable: bool = Field(
+        True, description="false for distilled or pruned bases: kept out of fits against pretraining"
+    )
     pad_token: str | None = Field(None, description="token to pad with, where the tokenizer has none of its own")
     chat_template: str | None = Field(None, description="path of a Jinja chat template, where the tokenizer has none")
     lora: LoraSettings | None = None
@@ -171,7 +196,9 @@ class HubModel(Strict):
             "flops": flops,
             "flops_source": how if flops else "not known",
             "gpu_hours": hours,
-            "gpu_hours_source": "not known" if hours is None else ("published" if share == 1.0 else "derived: published hours x tokens seen / all tokens"),
+            "gpu_hours_source": "not known"
+            if hours is None
+            else ("published" if share == 1.0 else "derived: published hours x tokens seen / all tokens"),
             "accelerator": self.pretraining.accelerator,
             "source": self.pretraining.source,
             "comparable": self.pretraining_comparable,
@@ -226,7 +253,11 @@ def load(
     where = str(path) if path is not None else _place(config)
     kwargs: dict[str, Any] = {"dtype": torch.float32}
     if isinstance(config, HubModel):
-        kwargs = {"dtype": _dtype(config), "attn_implementation": config.attn_implementation, "revision": config.revision}
+        kwargs = {
+            "dtype": _dtype(config),
+            "attn_implementation": config.attn_implementation,
+            "revision": config.revision,
+        }
     try:
         model = AutoModelForCausalLM.from_pretrained(where, **kwargs)
     except (OSError, ValueError) as error:
@@ -259,7 +290,9 @@ def load_tokenizer(config: ScratchModel | HubModel, *, path: str | Path | None =
         try:
             tokenizer.chat_template = Path(hub.chat_template).read_text(encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"model.chat_template must be a readable file, got {hub.chat_template}: {error.strerror}") from error
+            raise ConfigError(
+                f"model.chat_template must be a readable file, got {hub.chat_template}: {error.strerror}"
+            ) from error
     return tokenizer
 
 
@@ -267,7 +300,9 @@ def task_sizes(config: ScratchModel, task: Any) -> dict[str, int]:
     """Vocabulary and context length that a scratch model needs for ``task`` [token]."""
     if not hasattr(task, "tokenizer"):
         got = getattr(task, "name", None)
-        raise ConfigError(f"model {config.name} is trained from scratch and needs a task with texts and a tokenizer (chain), got task {got}")
+        raise ConfigError(
+            f"model {config.name} is trained from scratch and needs a task with texts and a tokenizer (chain), got task {got}"
+        )
     return {"vocab_size": len(task.tokens), "positions": task.prompt_width + task.max_completion_length}
 
 
@@ -279,7 +314,9 @@ def _place(config: ScratchModel | HubModel) -> str:
     if local.is_dir() and not (local / "config.json").is_file():
         raise ConfigError(f"model.name_or_path must be a model folder with config.json, {config.name_or_path} has none")
     if looks_local and not local.is_dir():
-        raise ConfigError(f"model.name_or_path must be an existing folder or a hub name, got {config.name_or_path}: no such folder")
+        raise ConfigError(
+            f"model.name_or_path must be an existing folder or a hub name, got {config.name_or_path}: no such folder"
+        )
     return str(local) if local.is_dir() else config.name_or_path
 
 

@@ -185,16 +185,26 @@ def _train(
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
+        model: Any
         model, tokenizer = load(model_config, task, seed=config.seed)
         model.to(device)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay, fused=True
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, config.adam_beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         done = _restore(partial / STATE, model, optimizer, device)
         first, start, saved = done["step"], time.perf_counter(), time.perf_counter()
         stream = task.pretraining_stream(seed=config.seed, batch=config.batch, steps=config.steps, first=first)
         bar = tqdm(
-            stream, desc=f"pretraining {model_config.name}", initial=first, total=config.steps, disable=not progress, mininterval=1.0
+            stream,
+            desc=f"pretraining {model_config.name}",
+            initial=first,
+            total=config.steps,
+            disable=not progress,
+            mininterval=1.0,
         )
         width = task.max_completion_length
         shape = shape_of(model_config, task)
@@ -234,7 +244,11 @@ def _train(
             accelerator=torch.cuda.get_device_name() if device == "cuda" else "cpu",
             held_out_loss=losses[0],
             validation_loss=losses[1],
-            config={"model": model_config.model_dump(), "task": task.config.model_dump(), "pretrain": config.model_dump()},
+            config={
+                "model": model_config.model_dump(),
+                "task": task.config.model_dump(),
+                "pretrain": config.model_dump(),
+            },
             versions={name: _version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
         )
         _publish(folder, partial, model.to("cpu"), tokenizer, record)
@@ -255,7 +269,9 @@ def _loss(model: Any, input_ids: Any, labels: Any, width: int, device: str) -> A
     ids = torch.from_numpy(input_ids).to(device)
     targets = torch.from_numpy(labels[:, -width:].copy()).to(device)
     logits = model(input_ids=ids, use_cache=False, logits_to_keep=width + 1).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-100)
+    return torch.nn.functional.cross_entropy(
+        logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=-100
+    )
 
 
 def _cost(shape: Any, input_ids: Any, labels: Any, prompt_width: int) -> tuple[int, float, float]:
@@ -266,7 +282,11 @@ def _cost(shape: Any, input_ids: Any, labels: Any, prompt_width: int) -> tuple[i
     lengths = prompt_width + scored
     batch, width = input_ids.shape
     hardware = training_hardware_flops(
-        shape, batch=batch, prompt_width=prompt_width, completion_width=width - prompt_width, scored_positions=width - prompt_width + 1
+        shape,
+        batch=batch,
+        prompt_width=prompt_width,
+        completion_width=width - prompt_width,
+        scored_positions=width - prompt_width + 1,
     )
     return int(lengths.sum()), pretraining_flops(shape, lengths, scored_positions=scored), hardware
 
@@ -278,7 +298,9 @@ def _held_out_losses(model: Any, task: Any, config: PretrainConfig, width: int, 
     model.eval()
     fresh = task.pretraining_batch(np.random.default_rng((config.seed, 3)), _VALIDATION)
     with torch.no_grad():
-        held_out, validation = (float(_loss(model, *batch, width, device)) for batch in (task.held_out_batch(), fresh))
+        held_out, validation = (
+            float(_loss(model, ids, labels, width, device)) for ids, labels in (task.held_out_batch(), fresh)
+        )
     return held_out, validation
 
 
@@ -311,7 +333,9 @@ def _publish(folder: Path, partial: Path, model: Any, tokenizer: Any, record: Ba
         tokenizer.save_pretrained(ready)
         (ready / BASE).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot write the base model to {ready}: {error.strerror}; free space, then rerun") from error
+        raise ConfigError(
+            f"cannot write the base model to {ready}: {error.strerror}; free space, then rerun"
+        ) from error
     if folder.exists():  # a folder without base.json: left by hand or by a copy that was cut off
         shutil.rmtree(folder)
     os.replace(ready, folder)

@@ -50,7 +50,9 @@ class SftConfig(Strict):
     path: str | None = Field(None, description="kind data: JSONL or parquet with the two columns below")
     prompt_column: str = "prompt"
     completion_column: str = "completion"
-    prompts: int = Field(2048, ge=1, description="kind rejection: training rows sampled from, a repeated prompt once [1]")
+    prompts: int = Field(
+        2048, ge=1, description="kind rejection: training rows sampled from, a repeated prompt once [1]"
+    )
     samples: int = Field(8, ge=1, description="kind rejection: completions sampled a prompt [1]")
     keep: int = Field(4, ge=1, description="kind rejection: different verified completions kept a prompt, at most [1]")
     temperature: float = Field(1.0, gt=0, description="kind rejection: of the sampling")
@@ -61,7 +63,9 @@ class SftConfig(Strict):
         if self.steps is None and self.flops is None:
             raise ValueError("sft.steps or sft.flops must be set")
         if (self.kind == "data") != (self.path is not None):
-            raise ValueError(f"sft.path belongs to sft.kind=data and to no other, got kind={self.kind}, path={self.path!r}")
+            raise ValueError(
+                f"sft.path belongs to sft.kind=data and to no other, got kind={self.kind}, path={self.path!r}"
+            )
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"sft.micro_batch must divide sft.batch={self.batch}, got {self.micro_batch}")
         return self
@@ -169,20 +173,26 @@ def _train(
     import torch
     from datasets import Dataset, disable_progress_bars
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     disable_progress_bars()
     start = time.perf_counter()
     cuda = torch.cuda.is_available()
+    model: Any
     model, tokenizer = load(model_config, task, path=base)
     model.to("cuda" if cuda else "cpu")
     shape = shape_of(model_config, task)
     texts, sampling_flops, accepted = _texts(config, model, tokenizer, task, shape)
     if not texts["input_ids"]:
-        raise ConfigError(f"sft.kind={config.kind} has no texts to train on; rejection needs a base that solves some problems")
+        raise ConfigError(
+            f"sft.kind={config.kind} has no texts to train on; rejection needs a base that solves some problems"
+        )
     left = None if config.flops is None else config.flops - sampling_flops
     if left is not None and left <= 0:
-        raise ConfigError(f"sft.flops={config.flops:.3g} is spent by sampling alone ({sampling_flops:.3g}); lower sft.prompts or sft.samples")
+        raise ConfigError(
+            f"sft.flops={config.flops:.3g} is spent by sampling alone ({sampling_flops:.3g}); lower sft.prompts or sft.samples"
+        )
     micro = config.micro_batch or config.batch
     arguments = SFTConfig(
         output_dir=str(folder.with_name(f"{folder.name}.partial")),
@@ -207,7 +217,9 @@ def _train(
         remove_unused_columns=False,
         log_level="warning",
     )
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(texts), processing_class=tokenizer)
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_dict(texts), processing_class=tokenizer
+    )
     trainer.remove_callback(PrinterCallback)
     spent = _count(trainer, shape)
     trainer.add_callback(_budget(spent, left))
@@ -233,10 +245,12 @@ def _train(
         loss=losses[-1] if losses else None,
         config=config.model_dump(),
     )
-    _publish(folder, trainer.model.to("cpu"), tokenizer, record)
+    _publish(folder, model.to("cpu"), tokenizer, record)
 
 
-def _texts(config: SftConfig, model: Any, tokenizer: Any, task: Any, shape: Any) -> tuple[dict[str, list], float, float | None]:
+def _texts(
+    config: SftConfig, model: Any, tokenizer: Any, task: Any, shape: Any
+) -> tuple[dict[str, list], float, float | None]:
     """Rows of ``input_ids`` and ``labels``, the FLOPs of sampling them, and the share of samples accepted."""
     if config.kind == "continued":
         return _continued(config, task, shape), 0.0, None
@@ -270,7 +284,9 @@ def _continued(config: SftConfig, task: Any, shape: Any) -> dict[str, list]:
     return out
 
 
-def _verified_samples(config: SftConfig, model: Any, tokenizer: Any, task: Any, shape: Any) -> tuple[list, float, float]:
+def _verified_samples(
+    config: SftConfig, model: Any, tokenizer: Any, task: Any, shape: Any
+) -> tuple[list, float, float]:
     from sweeps.evaluation import sample
     from sweeps.tasks.base import Benchmark
 
@@ -287,7 +303,9 @@ def _verified_samples(config: SftConfig, model: Any, tokenizer: Any, task: Any, 
     right = task.verify(sampled.completions, [a for a in answers for _ in range(k)])
     pairs: list[tuple[Any, str]] = []
     for i, prompt in enumerate(prompts):
-        good = dict.fromkeys(c for c, r in zip(sampled.completions[i * k : (i + 1) * k], right[i * k : (i + 1) * k]) if r > 0.5)
+        good = dict.fromkeys(
+            c for c, r in zip(sampled.completions[i * k : (i + 1) * k], right[i * k : (i + 1) * k]) if r > 0.5
+        )
         pairs += [(prompt, completion) for completion in list(good)[: config.keep]]
     return pairs, sampled.cost.evaluation_flops, sum(right) / len(right)
 
@@ -299,7 +317,9 @@ def _encode(tokenizer: Any, pairs: list[tuple[Any, str]]) -> dict[str, list]:
         if isinstance(prompt, str):
             before = tokenizer(prompt)["input_ids"]
         else:
-            before = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+            before = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
+                "input_ids"
+            ]
         after = tokenizer(completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         out["input_ids"].append([*before, *after])
         out["labels"].append([_IGNORED] * len(before) + after)

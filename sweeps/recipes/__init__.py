@@ -19,14 +19,25 @@ __all__ = ["RecipeSwitches", "trainer_class"]
 class RecipeSwitches(Strict):
     """Which pieces are on; all off is plain TRL."""
 
-    prompt_average: bool = Field(False, description="the loss is a mean over prompts of the mean over a prompt's tokens")
-    filter_zero_variance: bool = Field(False, description="prompts whose rollouts all have one reward leave the loss's normaliser")
+    prompt_average: bool = Field(
+        False, description="the loss is a mean over prompts of the mean over a prompt's tokens"
+    )
+    filter_zero_variance: bool = Field(
+        False, description="prompts whose rollouts all have one reward leave the loss's normaliser"
+    )
     no_positive_resampling: float = Field(
-        0.0, ge=0, le=1, description="prompts solved at this rate or more are not drawn in later epochs (ScaleRL: 0.9); 0 is off"
+        0.0,
+        ge=0,
+        le=1,
+        description="prompts solved at this rate or more are not drawn in later epochs (ScaleRL: 0.9); 0 is off",
     )
     solved_at: float = Field(1.0, description="with no_positive_resampling: the total reward that counts as solved")
-    interrupt_after: int = Field(0, ge=0, description="completions still open after so many tokens are told to answer [token]; 0 is off")
-    interruption: str = Field("\nTime is up. The final answer is ", description="the text that tells them; it is not trained on")
+    interrupt_after: int = Field(
+        0, ge=0, description="completions still open after so many tokens are told to answer [token]; 0 is off"
+    )
+    interruption: str = Field(
+        "\nTime is up. The final answer is ", description="the text that tells them; it is not trained on"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> RecipeSwitches:
@@ -37,7 +48,9 @@ class RecipeSwitches(Strict):
     @property
     def any(self) -> bool:
         """Whether a switch is on."""
-        return bool(self.prompt_average or self.filter_zero_variance or self.no_positive_resampling or self.interrupt_after)
+        return bool(
+            self.prompt_average or self.filter_zero_variance or self.no_positive_resampling or self.interrupt_after
+        )
 
 
 def trainer_class(base: type, switches: RecipeSwitches) -> type:

@@ -11,16 +11,13 @@ ScaleRL, arXiv:2510.13786, section 3.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from sweeps.recipes import RecipeSwitches, refuse
 
-if TYPE_CHECKING:
-    from trl import GRPOTrainer as _Base
-else:
-    _Base = object
+_Base: Any = object  # a `GRPOTrainer`, put beside the mixin by `trainer_class`
 
 __all__ = ["AggregationMixin"]
 
@@ -55,7 +52,11 @@ class AggregationMixin(_Base):
         size = self.num_generations
         mask = out["completion_mask"] * out["tool_mask"] if "tool_mask" in out else out["completion_mask"]
         tokens = self.accelerator.gather(mask.sum(dim=1)).view(-1, size).sum(dim=1).float()  # (prompts,)
-        used = self._live.to(tokens.device) if self.recipe.filter_zero_variance else torch.ones_like(tokens, dtype=torch.bool)
+        used = (
+            self._live.to(tokens.device)
+            if self.recipe.filter_zero_variance
+            else torch.ones_like(tokens, dtype=torch.bool)
+        )
         used = used & (tokens > 0)
         self._metrics["train"]["used_prompts"].append(used.float().mean().item())
         if not used.any():  # no signal at all: advantages are 0, TRL's normaliser stays

@@ -6,14 +6,11 @@ it. ScaleRL, arXiv:2510.13786, section 3.3; Hong et al. 2025 (GLM-4.1V-Thinking)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeps.recipes import RecipeSwitches, refuse
 
-if TYPE_CHECKING:
-    from trl import GRPOTrainer as _Base
-else:
-    _Base = object
+_Base: Any = object  # a `GRPOTrainer`, put beside the mixin by `trainer_class`
 
 __all__ = ["InterruptionMixin"]
 

@@ -10,17 +10,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
 from sweeps.recipes import RecipeSwitches
 
-if TYPE_CHECKING:
-    from trl import GRPOTrainer as _Base
-else:
-    _Base = object
+_Base: Any = object  # a `GRPOTrainer`, put beside the mixin by `trainer_class`
 
 __all__ = ["FILE", "PassRates", "ResamplingMixin"]
 
@@ -65,7 +62,9 @@ class PassRates:
     def save(self, path: Path) -> None:
         """Write atomically."""
         tmp = path.with_suffix(".tmp")
-        tmp.write_text(json.dumps({"counts": self.counts, "epochs": self.epochs, "exhausted": self.exhausted}), encoding="utf-8")
+        tmp.write_text(
+            json.dumps({"counts": self.counts, "epochs": self.epochs, "exhausted": self.exhausted}), encoding="utf-8"
+        )
         os.replace(tmp, path)
 
     def load(self, path: Path) -> None:
@@ -125,7 +124,9 @@ class ResamplingMixin(_Base):
             local = torch.tensor([row[_INDEX] for row in inputs], device=per_function.device)
             indices = self.accelerator.gather(local).tolist()
             self.pass_rates.add(indices, [r >= self.recipe.solved_at for r in rewards.tolist()])
-            self._metrics["train"]["left_out_prompts"].append(float(len(self.pass_rates.epochs.get(max(self.pass_rates.epochs, default=0), []))))
+            self._metrics["train"]["left_out_prompts"].append(
+                float(len(self.pass_rates.epochs.get(max(self.pass_rates.epochs, default=0), [])))
+            )
         return per_function
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

@@ -33,7 +33,11 @@ def _completion(text: str) -> list[Any]:
     final = last_boxed(text)
     if final is not None:  # math-verify would take the first box; the last is the final answer
         text = f"\\boxed{{{final}}}"
-    return parse(text, extraction_config=[LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()], parsing_timeout=3)
+    return parse(
+        text,
+        extraction_config=[LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()],
+        parsing_timeout=3,
+    )
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +52,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     gold = _gold(request["gold"])
     if not gold or not parsed:
         return {"outcome": "unparsed"}
-    return {"outcome": "correct" if verify(list(gold), parsed, timeout_seconds=3) else "wrong"}  # gold first: not symmetric
+    return {
+        "outcome": "correct" if verify(list(gold), parsed, timeout_seconds=3) else "wrong"
+    }  # gold first: not symmetric
 
 
 def main() -> None:

@@ -46,11 +46,19 @@ class ChainConfig(Strict):
     pretraining_operands_min: int = Field(3, ge=2, description="fewest operands of a pretraining text [1]")
     short_operands: int = Field(6, ge=2, description="a text with more operands than this is long [1]")
     long_share: float = Field(0.0, ge=0.0, le=1.0, description="share of pretraining texts that are long, 0 to 1")
-    slip_rate: float = Field(0.0, ge=0.0, lt=1.0, description="chance that a step of a pretraining trace is replaced by a random value")
-    direct_share: float = Field(0.0, ge=0.0, lt=1.0, description="share of pretraining texts that answer without a trace")
+    slip_rate: float = Field(
+        0.0, ge=0.0, lt=1.0, description="chance that a step of a pretraining trace is replaced by a random value"
+    )
+    direct_share: float = Field(
+        0.0, ge=0.0, lt=1.0, description="share of pretraining texts that answer without a trace"
+    )
     zipf: float = Field(1.0, ge=0.0, description="operand of rank r is drawn with weight r**-zipf; 0 is uniform")
-    smallest_operand: int = Field(1, ge=0, le=1, description="0 lets 0 be an operand (the most frequent one under zipf), 1 does not")
-    answer_values: int = Field(1, ge=1, le=6, description="the answer is this many of the last results; more widen the answer space")
+    smallest_operand: int = Field(
+        1, ge=0, le=1, description="0 lets 0 be an operand (the most frequent one under zipf), 1 does not"
+    )
+    answer_values: int = Field(
+        1, ge=1, le=6, description="the answer is this many of the last results; more widen the answer space"
+    )
     held_out: int = Field(512, ge=1, description="number of held-out problems [1]")
     held_out_seed: int = Field(999, ge=0, description="seed that chooses the held-out problems")
     reward: RewardKind = Field("correct", description="correct, or a control: random, format")
@@ -98,13 +106,19 @@ class ChainTask:
         self._first_number = self.ids["0"]
         self._operation_ids = np.array([self.ids[operation] for operation in config.operations])
         values = np.arange(config.modulus)
-        tables = {"+": np.add.outer(values, values), "-": np.subtract.outer(values, values), "*": np.multiply.outer(values, values)}
+        tables = {
+            "+": np.add.outer(values, values),
+            "-": np.subtract.outer(values, values),
+            "*": np.multiply.outer(values, values),
+        }
         self._tables = np.stack([tables[operation] % config.modulus for operation in config.operations])
         self._operands = values[config.smallest_operand :]
         weights = (1.0 + np.arange(len(self._operands))) ** -config.zipf
         self._weights = weights / weights.sum()
         # Equal prompts have equal keys, whatever the multipliers: exclusion by key can never let a held-out problem pass.
-        self._multipliers = np.random.default_rng(0).integers(0, 2**63, self.prompt_width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        self._multipliers = np.random.default_rng(0).integers(0, 2**63, self.prompt_width, dtype=np.uint64) * np.uint64(
+            2
+        ) + np.uint64(1)
         self._held_out = self._draw_held_out()
         self._held_out_keys = self._keys(self._held_out[0])
 
@@ -172,7 +186,10 @@ class ChainTask:
 
     def verify(self, completions: Sequence[str], answers: Sequence[str]) -> list[float]:
         """1.0 where the completion has one ``=`` and the answer after it, and nothing else after that."""
-        return [1.0 if extract(completion) == answer else 0.0 for completion, answer in zip(completions, answers, strict=True)]
+        return [
+            1.0 if extract(completion) == answer else 0.0
+            for completion, answer in zip(completions, answers, strict=True)
+        ]
 
     def extract_answer(self, completion: str) -> str | None:
         """The answer that a completion gives, right or wrong; None where it gives none. Majority votes count these."""
@@ -181,7 +198,10 @@ class ChainTask:
     def well_formed(self, completions: Sequence[str]) -> list[float]:
         """1.0 where the completion has the form of a trace with an answer, right or wrong."""
         numbers = set(self.tokens[self._first_number :])
-        return [1.0 if (extract(c) or "").split()[:1] and set((extract(c) or "").split()) <= numbers else 0.0 for c in completions]
+        return [
+            1.0 if (extract(c) or "").split()[:1] and set((extract(c) or "").split()) <= numbers else 0.0
+            for c in completions
+        ]
 
     def banned_tokens_for_trace(self) -> list[int]:
         """Token ids that must not begin a completion if it is to write its trace (``generate(begin_suppress_tokens=)``)."""
@@ -219,7 +239,9 @@ class ChainTask:
         prompts, results, operands = self._problems(rng, short, exclude=True, slip_rate=config.slip_rate)
         return self._rendered(rng, prompts, results, operands)
 
-    def pretraining_stream(self, *, seed: int, batch: int, steps: int, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def pretraining_stream(
+        self, *, seed: int, batch: int, steps: int, first: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The batches of a whole pretraining in order; batch ``i`` depends on ``(seed, i)`` alone, so it can start anywhere."""
         for step in range(first, steps):
             yield self.pretraining_batch(np.random.default_rng((seed, 2, step)), batch)
@@ -278,12 +300,18 @@ class ChainTask:
         n, rows = len(operands), np.arange(len(operands))
         answers, counts = self._answer_values(results, operands)
         completion = np.full((n, self.max_completion_length), self.ids[PAD], dtype=np.int64)
-        direct = rng.random(n) < self.config.direct_share if rng is not None and self.config.direct_share else np.zeros(n, dtype=bool)
+        direct = (
+            rng.random(n) < self.config.direct_share
+            if rng is not None and self.config.direct_share
+            else np.zeros(n, dtype=bool)
+        )
         used = (np.arange(results.shape[1]) < operands[:, None] - 1) & ~direct[:, None]
         width = 2 * results.shape[1]
         completion[:, 0:width:2] = np.where(used, self._first_number + results, completion[:, 0:width:2])
         completion[:, 1:width:2] = np.where(used, self.ids[COMMA], completion[:, 1:width:2])
-        at = np.where(direct, 0, 2 * (operands - 1) - 1)  # where the = stands: in place of the last comma, or first of all
+        at = np.where(
+            direct, 0, 2 * (operands - 1) - 1
+        )  # where the = stands: in place of the last comma, or first of all
         completion[rows, at] = self.ids[EQUALS]
         for i in range(self.config.answer_values):
             has = i < counts
@@ -322,7 +350,9 @@ class ChainTask:
             if len(first) >= wanted:
                 keep = np.sort(first)[:wanted]
                 return prompts[keep], results[keep], operands[keep]
-        raise ConfigError(f"task.held_out must be at most the number of different problems, got {wanted}; lower it or raise task.modulus")
+        raise ConfigError(
+            f"task.held_out must be at most the number of different problems, got {wanted}; lower it or raise task.modulus"
+        )
 
 
 def extract(completion: str) -> str | None:

@@ -42,7 +42,10 @@ def coin(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
         >>> coin(["a", "a"], ["b", "b"]) == coin(["a", "a"], ["b", "b"])
         True
     """
-    return [float(zlib.crc32(f"{i}\x1f{p}\x1f{c}".encode()) & 1) for i, (p, c) in enumerate(zip(prompts, completions, strict=True))]
+    return [
+        float(zlib.crc32(f"{i}\x1f{p}\x1f{c}".encode()) & 1)
+        for i, (p, c) in enumerate(zip(prompts, completions, strict=True))
+    ]
 
 
 def text_of(message: Any) -> str:

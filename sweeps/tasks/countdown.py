@@ -113,7 +113,10 @@ class CountdownTask:
     def _problem(self, rng: random.Random) -> str:
         """``target | numbers``: the target is the value of a random expression over all the numbers."""
         while True:
-            numbers = [rng.randint(1, self.config.largest) for _ in range(rng.randint(self.config.numbers_min, self.config.numbers_max))]
+            numbers = [
+                rng.randint(1, self.config.largest)
+                for _ in range(rng.randint(self.config.numbers_min, self.config.numbers_max))
+            ]
             values = [Fraction(x) for x in numbers]
             while len(values) > 1:
                 a, b = (values.pop(rng.randrange(len(values))) for _ in range(2))

@@ -27,7 +27,9 @@ class CustomConfig(Strict):
     name: Literal["custom"] = "custom"
     train: RowsConfig
     benchmarks: dict[str, RowsConfig] = {}
-    function: str = Field(description="module:function, called as TRL does: f(prompts=, completions=, answer=) -> list of numbers")
+    function: str = Field(
+        description="module:function, called as TRL does: f(prompts=, completions=, answer=) -> list of numbers"
+    )
     solved_at: float = Field(1.0, description="reward from which a completion counts as correct in evaluation")
     seconds: float = Field(60.0, gt=0, description="one call may take so long [s]")
     held_out: int = Field(256, ge=1)
@@ -84,11 +86,15 @@ def load_function(path: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise ConfigError(f"task.function={path}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"task.function={path}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
         have = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ConfigError(f"task.function={path}: {module_name} has no function {name!r}; it has {', '.join(have[:8]) or 'none'}")
+        raise ConfigError(
+            f"task.function={path}: {module_name} has no function {name!r}; it has {', '.join(have[:8]) or 'none'}"
+        )
     return function
 
 
@@ -102,17 +108,21 @@ def guarded(function: Callable[..., Any], *, seconds: float) -> Callable[..., li
         def call() -> None:
             try:
                 box["value"] = function(completions=completions, **kwargs)
-            except BaseException as error:  # noqa: BLE001  it is raised again below, in the caller's thread
+            except BaseException as error:
                 box["error"] = error
 
         thread = threading.Thread(target=call, daemon=True, name=f"reward {name}")
         thread.start()
         thread.join(seconds)
         if thread.is_alive():
-            raise ScalingError(f"reward function {name} took more than {seconds:g} s for {len(completions)} completions; fix it or raise task.seconds")
+            raise ScalingError(
+                f"reward function {name} took more than {seconds:g} s for {len(completions)} completions; fix it or raise task.seconds"
+            )
         if "error" in box:
             error = box["error"]
-            raise ScalingError(f"reward function {name} raised {type(error).__name__}: {error}; first completion: {str(completions[0])[:80]!r}") from error
+            raise ScalingError(
+                f"reward function {name} raised {type(error).__name__}: {error}; first completion: {str(completions[0])[:80]!r}"
+            ) from error
         return _numbers(box["value"], name, len(completions))
 
     reward.__name__ = name
@@ -123,9 +133,13 @@ def _numbers(value: Any, name: str, n: int) -> list[float]:
     try:
         numbers = [float(x) for x in value]
     except (TypeError, ValueError) as error:
-        raise ScalingError(f"reward function {name} must return a list of numbers, got {type(value).__name__}: {error}") from error
+        raise ScalingError(
+            f"reward function {name} must return a list of numbers, got {type(value).__name__}: {error}"
+        ) from error
     if len(numbers) != n:
         raise ScalingError(f"reward function {name} must return one number a completion ({n}), got {len(numbers)}")
     if not all(math.isfinite(x) for x in numbers):
-        raise ScalingError(f"reward function {name} must return finite numbers, got {next(x for x in numbers if not math.isfinite(x))}")
+        raise ScalingError(
+            f"reward function {name} must return finite numbers, got {next(x for x in numbers if not math.isfinite(x))}"
+        )
     return numbers

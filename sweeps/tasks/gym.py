@@ -52,7 +52,9 @@ class GymTask:
             rows += [{"prompt": self._prompt(e), "answer": _dump(e)} for e in data if self._text(e) not in held_out]
             if len(rows) >= n:
                 return rows[:n]
-        raise ConfigError(f"task.family={self.config.family} has too few problems beside the {self.config.held_out} held out; lower task.held_out")
+        raise ConfigError(
+            f"task.family={self.config.family} has too few problems beside the {self.config.held_out} held out; lower task.held_out"
+        )
 
     def benchmarks(self) -> dict[str, Benchmark]:
         """``held_out``: problems of the same family and settings under another seed."""
@@ -73,7 +75,10 @@ class GymTask:
     def verify(self, completions: Sequence[str], answers: Sequence[str]) -> list[float]:
         """1.0 where the family's own scoring reaches ``solved_at``."""
         scorer = self._held_out_data
-        scores = (scorer.score_answer(answer=self.extract_answer(c), entry=json.loads(a)) for c, a in zip(completions, answers, strict=True))
+        scores = (
+            scorer.score_answer(answer=self.extract_answer(c), entry=json.loads(a))
+            for c, a in zip(completions, answers, strict=True)
+        )
         return [1.0 if score >= self.config.solved_at else 0.0 for score in scores]
 
     def well_formed(self, completions: Sequence[str]) -> list[float]:
@@ -96,13 +101,15 @@ class GymTask:
 
     def _dataset(self, *, size: int, seed: int) -> Any:
         try:
-            import reasoning_gym
+            import reasoning_gym  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError("task gym needs the package reasoning-gym: pip install reasoning-gym") from error
         try:
             return reasoning_gym.create_dataset(self.config.family, size=size, seed=seed, **self.config.settings)
         except (ValueError, TypeError, AssertionError) as error:
-            raise ConfigError(f"task.family={self.config.family}: {error}; see reasoning-gym's gallery for families and settings") from error
+            raise ConfigError(
+                f"task.family={self.config.family}: {error}; see reasoning-gym's gallery for families and settings"
+            ) from error
 
     def _text(self, entry: dict[str, Any]) -> str:
         return entry["question"]

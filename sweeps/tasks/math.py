@@ -27,8 +27,12 @@ class MathConfig(Strict):
 
     name: Literal["math"] = "math"
     train: RowsConfig = Field(description="training problems; `held_out` of them are set aside for evaluation")
-    benchmarks: dict[str, RowsConfig] = Field({}, description="further benchmarks by name (transfer; never averaged with held_out)")
-    held_out: int = Field(256, ge=1, description="problems cut from train for evaluation of the training distribution [1]")
+    benchmarks: dict[str, RowsConfig] = Field(
+        {}, description="further benchmarks by name (transfer; never averaged with held_out)"
+    )
+    held_out: int = Field(
+        256, ge=1, description="problems cut from train for evaluation of the training distribution [1]"
+    )
     held_out_seed: int = Field(999, ge=0)
     chat: bool = Field(False, description="prompts as chat messages (needs a chat template) rather than plain text")
     system: str | None = Field(None, description="system message, with chat")
@@ -38,11 +42,19 @@ class MathConfig(Strict):
     )
     max_completion_length: int = Field(2048, ge=1, description="completions are cut here [token]")
     reward: RewardKind = Field("correct", description="correct, or a control: random, format")
-    format_weight: float = Field(0.0, ge=0, description="a second reward of this size for an answer in \\boxed{}, scored apart")
+    format_weight: float = Field(
+        0.0, ge=0, description="a second reward of this size for an answer in \\boxed{}, scored apart"
+    )
     verifier_workers: int = Field(2, ge=1, le=64, description="processes that check answers [1]")
-    verifier_seconds: float = Field(10.0, gt=0, description="one check may take so long before its process is ended [s]")
-    max_unparsed_share: float = Field(0.05, ge=0, le=1, description="refuse a dataset with more unreadable gold answers than this")
-    guess_rate: float = Field(0.0, ge=0, lt=1, description="chance that a blind guess is right; measured from the answers if larger")
+    verifier_seconds: float = Field(
+        10.0, gt=0, description="one check may take so long before its process is ended [s]"
+    )
+    max_unparsed_share: float = Field(
+        0.05, ge=0, le=1, description="refuse a dataset with more unreadable gold answers than this"
+    )
+    guess_rate: float = Field(
+        0.0, ge=0, lt=1, description="chance that a blind guess is right; measured from the answers if larger"
+    )
     ngram: int = Field(13, ge=2, description="words in a row that count as overlap of training and evaluation")
 
     @model_validator(mode="after")
@@ -50,7 +62,9 @@ class MathConfig(Strict):
         if "{problem}" not in self.template:
             raise ValueError(f"task.template must contain {{problem}}, got {self.template!r}")
         if "held_out" in self.benchmarks:
-            raise ValueError("task.benchmarks.held_out is the name of the split cut from train; name the benchmark differently")
+            raise ValueError(
+                "task.benchmarks.held_out is the name of the split cut from train; name the benchmark differently"
+            )
         return self
 
 
@@ -96,7 +110,9 @@ class MathTask:
         lines = list(self._notes)
         for name, rows in ({"held_out": held_out} | self._transfer).items():
             shared = ngram_overlap([p for p, _ in train], [p for p, _ in rows], n=self.config.ngram)
-            lines.append(f"{name}: {len(rows)} problems, {len(shared)} share {self.config.ngram} words in a row with a training prompt")
+            lines.append(
+                f"{name}: {len(rows)} problems, {len(shared)} share {self.config.ngram} words in a row with a training prompt"
+            )
         return lines
 
     def reward_functions(self) -> list[Callable[..., list[float]]]:
@@ -105,7 +121,7 @@ class MathTask:
         if self.config.format_weight and self.config.reward != "format":
             weight = self.config.format_weight
 
-            def format(completions: Sequence[Any], **_: Any) -> list[float]:  # noqa: A001  logged under this name
+            def format(completions: Sequence[Any], **_: Any) -> list[float]:
                 return [weight * x for x in self.well_formed([text_of(c) for c in completions])]
 
             functions.append(format)
@@ -141,7 +157,9 @@ class MathTask:
         evaluation = {same_text(p) for rows in self._transfer.values() for p, _ in rows}
         kept = [row for row in train if same_text(row[0]) not in evaluation]
         if len(kept) < len(train):
-            self._notes.append(f"{self.config.train.path}: {len(train) - len(kept)} training prompts that are benchmark prompts dropped")
+            self._notes.append(
+                f"{self.config.train.path}: {len(train) - len(kept)} training prompts that are benchmark prompts dropped"
+            )
         return kept, held_out
 
     @cached_property

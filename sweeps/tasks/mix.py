@@ -32,7 +32,9 @@ class MixConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> MixConfig:
         if set(self.tasks) != set(self.weights) or not self.tasks:
-            raise ValueError(f"task.weights must have the labels of task.tasks ({', '.join(self.tasks)}), got {', '.join(self.weights)}")
+            raise ValueError(
+                f"task.weights must have the labels of task.tasks ({', '.join(self.tasks)}), got {', '.join(self.weights)}"
+            )
         if min(self.weights.values()) <= 0:
             raise ValueError(f"task.weights must be > 0, got {self.weights}")
         return self
@@ -54,7 +56,9 @@ class MixTask:
         labels = list(self.config.weights)
         rng = random.Random(f"mix {seed}")
         drawn = rng.choices(labels, [self.config.weights[label] for label in labels], k=n)
-        rows = {label: iter(self.tasks[label].training_rows(n=max(1, drawn.count(label)), seed=seed)) for label in labels}
+        rows = {
+            label: iter(self.tasks[label].training_rows(n=max(1, drawn.count(label)), seed=seed)) for label in labels
+        }
         out = []
         for label in drawn:
             row = next(rows[label])
@@ -73,7 +77,9 @@ class MixTask:
 
     def notes(self) -> list[str]:
         """The notes of every task, each with its label."""
-        return [f"{label}: {line}" for label, task in self.tasks.items() if hasattr(task, "notes") for line in task.notes()]
+        return [
+            f"{label}: {line}" for label, task in self.tasks.items() if hasattr(task, "notes") for line in task.notes()
+        ]
 
     def reward_functions(self) -> list[Callable[..., list[float | None]]]:
         """One a task, None on the rows of the others, so that the trainer logs the mean reward of each task by its label."""
@@ -83,7 +89,9 @@ class MixTask:
         """Each completion by the task that its answer names."""
         out = [0.0] * len(completions)
         for label, rows in _by_label(answers).items():
-            scores = self.tasks[label].verify([completions[i] for i in rows], [answers[i].split(_MARK, 1)[1] for i in rows])
+            scores = self.tasks[label].verify(
+                [completions[i] for i in rows], [answers[i].split(_MARK, 1)[1] for i in rows]
+            )
             for i, score in zip(rows, scores):
                 out[i] = score
         return out
@@ -95,7 +103,9 @@ class MixTask:
     def _reward(self, label: str) -> Callable[..., list[float | None]]:
         functions = self.tasks[label].reward_functions()
 
-        def reward(prompts: Sequence[Any], completions: Sequence[Any], answer: Sequence[str], **_: Any) -> list[float | None]:
+        def reward(
+            prompts: Sequence[Any], completions: Sequence[Any], answer: Sequence[str], **_: Any
+        ) -> list[float | None]:
             out: list[float | None] = [None] * len(completions)
             rows = _by_label(answer).get(label, [])
             if rows:

@@ -11,7 +11,12 @@ __all__ = ["preflight"]
 
 
 def preflight(
-    task: Any, tokenizer: Any, *, rows: Sequence[dict[str, Any]], max_completion_length: int = 0, positions: int | None = None
+    task: Any,
+    tokenizer: Any,
+    *,
+    rows: Sequence[dict[str, Any]],
+    max_completion_length: int = 0,
+    positions: int | None = None,
 ) -> list[str]:
     """Refuse what would fail or mislead later; return the task's notes, to be printed.
 
@@ -46,4 +51,6 @@ def preflight(
 def _length(prompt: Any, tokenizer: Any) -> int:
     if isinstance(prompt, str):
         return len(tokenizer(prompt)["input_ids"])
-    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"])
+    return len(
+        tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    )

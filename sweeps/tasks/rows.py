@@ -44,7 +44,8 @@ class RowsConfig(Strict):
     prompt_column: str = "problem"
     answer_column: str = "answer"
     answer_from: Literal["as_is", "after_hashes", "last_boxed"] = Field(
-        "as_is", description="where in the answer column the answer stands: all of it, after ####, or in the last \\boxed{}"
+        "as_is",
+        description="where in the answer column the answer stands: all of it, after ####, or in the last \\boxed{}",
     )
     limit: int = Field(0, ge=0, description="first so many rows only; 0 means all [1]")
 
@@ -68,7 +69,9 @@ def load_problems(config: RowsConfig) -> tuple[list[Problem], int]:
         else:
             problems.append((prompt, answer))
     if not problems:
-        raise ConfigError(f"{config.path} must have rows with a prompt and an answer (answer_from={config.answer_from}), {len(rows)} rows have none")
+        raise ConfigError(
+            f"{config.path} must have rows with a prompt and an answer (answer_from={config.answer_from}), {len(rows)} rows have none"
+        )
     return problems, without
 
 
@@ -93,7 +96,9 @@ def read_rows(
     have = sorted({key for row in rows[:100] for key in row})
     missing = [column for column in columns if column not in have]
     if missing:
-        raise ConfigError(f"{path} must have the column {missing[0]!r}, it has {', '.join(have) or 'none'}; set prompt_column and answer_column, or format")
+        raise ConfigError(
+            f"{path} must have the column {missing[0]!r}, it has {', '.join(have) or 'none'}; set prompt_column and answer_column, or format"
+        )
     return rows
 
 
@@ -185,4 +190,6 @@ def _hub(path: str, subset: str | None, split: str, revision: str | None) -> lis
         return list(load_dataset(path, subset, split=split, revision=revision))
     except Exception as error:  # the datasets library raises many kinds; each of them means: not available
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"cannot load dataset {path} (subset {subset}, split {split}): {reason}; a local .jsonl or .parquet works offline") from error
+        raise ConfigError(
+            f"cannot load dataset {path} (subset {subset}, split {split}): {reason}; a local .jsonl or .parquet works offline"
+        ) from error

@@ -22,7 +22,7 @@ _START = 120.0  # seconds a worker may take to import sympy on a loaded machine
 
 
 class MathVerifier:
-    """Checks answers in ``workers`` processes; threads of the caller share it.
+    r"""Checks answers in ``workers`` processes; threads of the caller share it.
 
     Attributes:
         counts: outcomes so far, by name: ``correct``, ``wrong``, ``unparsed`` (the completion gives no answer), ``timeout``,
@@ -32,7 +32,7 @@ class MathVerifier:
 
     Example:
         >>> with MathVerifier(workers=1) as verifier:
-        ...     verifier.outcomes([r"so \\\\boxed{0.5}", "none"], [r"\\\\frac{1}{2}", "3"])
+        ...     verifier.outcomes([r"so \boxed{0.5}", "none"], [r"\frac{1}{2}", "3"])
         ['correct', 'unparsed']
     """
 
@@ -109,7 +109,9 @@ class _Worker:
         self._selector.register(self.process.stdout, selectors.EVENT_READ)
         if self._line(_START) is None:
             self.end()
-            raise ScalingError("the answer checker did not start: is math-verify installed? (pip install 'rl-scaling[train]')")
+            raise ScalingError(
+                "the answer checker did not start: is math-verify installed? (pip install 'rl-scaling[train]')"
+            )
 
     def alive(self) -> bool:
         return self.process.poll() is None

@@ -43,33 +43,75 @@ def kept_floats(config: Any, *, attention: str = "sdpa", batch: int = 4, width: 
 
 @pytest.mark.parametrize(
     ("architecture", "sizes"),
-    [("llama", {}), ("llama", {"num_key_value_heads": 2}), ("llama", {"head_dim": 32}), ("qwen2", {}), ("qwen3", {"head_dim": 16, "num_key_value_heads": 2}), ("olmo2", {})],
+    [
+        ("llama", {}),
+        ("llama", {"num_key_value_heads": 2}),
+        ("llama", {"head_dim": 32}),
+        ("qwen2", {}),
+        ("qwen3", {"head_dim": 16, "num_key_value_heads": 2}),
+        ("olmo2", {}),
+    ],
 )
 def test_activations_are_what_autograd_keeps(architecture: str, sizes: dict[str, int]):
     from transformers import AutoConfig
 
     config = AutoConfig.for_model(
-        architecture, **{"vocab_size": 50, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, **sizes}
+        architecture,
+        **{
+            "vocab_size": 50,
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            **sizes,
+        },
     )
     shape = ModelShape.from_config(config.to_dict())
     assert activation_floats(shape) == pytest.approx(kept_floats(config), rel=0.01)
     if architecture == "llama" and not sizes:  # eager attention repeats grouped keys and values
-        assert activation_floats(shape, eager_width=32) == pytest.approx(kept_floats(config, attention="eager"), rel=0.02)
+        assert activation_floats(shape, eager_width=32) == pytest.approx(
+            kept_floats(config, attention="eager"), rel=0.02
+        )
 
 
 def test_memory_against_published_rules_of_thumb():
     """Weights, gradients and Adam of a 7B model in float32 take 16 bytes a parameter; the cache by hand."""
-    shape = ModelShape(hidden_size=3584, num_layers=28, num_heads=28, num_kv_heads=4, intermediate_size=18944, vocab_size=152064, tied=False)
+    shape = ModelShape(
+        hidden_size=3584,
+        num_layers=28,
+        num_heads=28,
+        num_kv_heads=4,
+        intermediate_size=18944,
+        vocab_size=152064,
+        tied=False,
+    )
     need = memory(shape, micro_batch=4, rollouts=64, prompt_length=512, completion_length=3584, activation_bytes=2.2)
     assert need.weights + need.gradients + need.optimizer == 16 * shape.params
     assert need.cache == 64 * 4096 * 28 * 2 * 4 * 128 * 2
-    small = memory(shape, micro_batch=4, rollouts=64, prompt_length=512, completion_length=3584, activation_bytes=2.2, gradient_checkpointing=True)
+    small = memory(
+        shape,
+        micro_batch=4,
+        rollouts=64,
+        prompt_length=512,
+        completion_length=3584,
+        activation_bytes=2.2,
+        gradient_checkpointing=True,
+    )
     assert small.activations < 0.15 * need.activations
     assert need.peak == max(need.training, need.generation)
 
 
 def test_time_has_the_right_limits():
-    shape = ModelShape(hidden_size=3584, num_layers=28, num_heads=28, num_kv_heads=4, intermediate_size=18944, vocab_size=152064, tied=False)
+    shape = ModelShape(
+        hidden_size=3584,
+        num_layers=28,
+        num_heads=28,
+        num_kv_heads=4,
+        intermediate_size=18944,
+        vocab_size=152064,
+        tied=False,
+    )
     machine = Machine.of("H100-SXM", devices=8)
     common = {"rollouts": 512, "prompt_length": 512, "completion_length": 2048}
     generation, training = seconds_per_step(shape, machine, **common)

@@ -26,13 +26,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {  # the family whose configs have th
 
 
 def hub(path: Path | str, **more: Any) -> HubModel:
-    return HubModel(kind="hub", name="local", name_or_path=str(path), hyperparameters=Hyperparameters(learning_rate=1e-6), **more)
+    return HubModel(
+        kind="hub", name="local", name_or_path=str(path), hyperparameters=Hyperparameters(learning_rate=1e-6), **more
+    )
 
 
 def save_small(folder: Path, architecture: str, **sizes: Any) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(architecture, **SMALL, max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=2, **sizes)
+    config = AutoConfig.for_model(
+        architecture, **SMALL, max_position_embeddings=64, pad_token_id=0, eos_token_id=1, bos_token_id=2, **sizes
+    )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     ChainTask(ChainConfig(held_out=4)).tokenizer().save_pretrained(folder)
     return folder
@@ -46,7 +50,9 @@ def test_every_model_yaml(path: Path):
         assert shape_of(config, ChainTask(ChainConfig(held_out=4))).params > 0
         return
     stage = config.stage()
-    assert stage["tokens"] and stage["source"] and stage["flops"] == pytest.approx(6 * config.parameters * stage["tokens"])
+    assert (
+        stage["tokens"] and stage["source"] and stage["flops"] == pytest.approx(6 * config.parameters * stage["tokens"])
+    )
     assert stage["comparable"] is not (config.name.startswith("llama3.2"))
     if stage["gpu_hours"]:
         from scaling.hardware import accelerator
@@ -135,16 +141,37 @@ def test_missing_models_are_named(tmp_path: Path):
         load(hub(tmp_path / "empty"))
     with pytest.raises(ConfigError, match="config.json"):
         shape_of(hub(tmp_path / "empty"))
-    scratch = ScratchModel(kind="scratch", name="s", hidden_size=16, num_layers=1, num_heads=4, intermediate_size=16, hyperparameters=Hyperparameters(learning_rate=1.0))
+    scratch = ScratchModel(
+        kind="scratch",
+        name="s",
+        hidden_size=16,
+        num_layers=1,
+        num_heads=4,
+        intermediate_size=16,
+        hyperparameters=Hyperparameters(learning_rate=1.0),
+    )
     with pytest.raises(ConfigError, match="needs a task with texts"):
         load(scratch, object())
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"hidden_size": 18}, "hidden_size"), ({"num_kv_heads": 3}, "num_kv_heads"), ({"width": 3}, "width"), ({"num_layers": "2"}, "num_layers")],
+    [
+        ({"hidden_size": 18}, "hidden_size"),
+        ({"num_kv_heads": 3}, "num_kv_heads"),
+        ({"width": 3}, "width"),
+        ({"num_layers": "2"}, "num_layers"),
+    ],
 )
 def test_bad_sizes_are_refused(change: dict, words: str):
-    body = {"kind": "scratch", "name": "x", "hidden_size": 16, "num_layers": 2, "num_heads": 4, "intermediate_size": 64, "hyperparameters": {"learning_rate": 1e-3}}
+    body = {
+        "kind": "scratch",
+        "name": "x",
+        "hidden_size": 16,
+        "num_layers": 2,
+        "num_heads": 4,
+        "intermediate_size": 64,
+        "hyperparameters": {"learning_rate": 1e-3},
+    }
     with pytest.raises(ValidationError, match=words):
         TypeAdapter(ModelConfig).validate_python({**body, **change})

@@ -40,7 +40,9 @@ print(record.path)
 def child(folder: Path, *, steps: int = 30) -> subprocess.Popen:
     code = CHILD.format(tests=str(Path(__file__).parent), folder=str(folder), steps=steps)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def weights(folder: Path | str) -> str:
@@ -70,7 +72,9 @@ def test_deterministic_cached_and_leaves_the_random_state_alone(whole, tmp_path:
 def test_kill_at_any_moment_then_the_same_weights(tmp_path: Path):
     """Killed after its first states; then finished: as one that was never killed, down to the last bit."""
     steps = 150
-    reference = pretrain(MODEL, ChainTask(TASK), SETTINGS.model_copy(update={"steps": steps}), tmp_path / "whole", progress=False)
+    reference = pretrain(
+        MODEL, ChainTask(TASK), SETTINGS.model_copy(update={"steps": steps}), tmp_path / "whole", progress=False
+    )
     folder = tmp_path / "killed"
     state = folder / f"{reference.base_hash}.partial" / "state.pt"
     process = child(folder, steps=steps)
@@ -115,7 +119,11 @@ def test_flops_are_exact(whole):
             n = task.prompt_width + scored
             tokens += n
             pairs = n * (n + 1) / 2
-            model_flops += 3 * (n * shape.body_flops_per_token + scored * shape.head_flops_per_token + pairs * shape.attention_flops_per_pair)
+            model_flops += 3 * (
+                n * shape.body_flops_per_token
+                + scored * shape.head_flops_per_token
+                + pairs * shape.attention_flops_per_pair
+            )
     assert (whole.tokens, whole.sequences) == (tokens, 480) and whole.flops == pytest.approx(model_flops, rel=1e-12)
     model, _ = load(MODEL, task, seed=0)
     model.set_attn_implementation("eager")
@@ -134,21 +142,30 @@ def test_losses_are_held_out_losses(whole):
     task = ChainTask(TASK)
     model, _ = load(MODEL, task, path=whole.path)
     with torch.no_grad():
-        assert float(_loss(model.eval(), *task.held_out_batch(), task.max_completion_length, "cpu")) == pytest.approx(whole.held_out_loss, rel=1e-4)
+        assert float(_loss(model.eval(), *task.held_out_batch(), task.max_completion_length, "cpu")) == pytest.approx(
+            whole.held_out_loss, rel=1e-4
+        )
     fresh, _ = load(MODEL, task, seed=1)
     with torch.no_grad():
-        assert whole.held_out_loss < float(_loss(fresh.eval(), *task.held_out_batch(), task.max_completion_length, "cpu"))
+        assert whole.held_out_loss < float(
+            _loss(fresh.eval(), *task.held_out_batch(), task.max_completion_length, "cpu")
+        )
 
 
 def test_the_hash_holds_what_determines_the_weights_and_nothing_else():
     same = base_hash(MODEL, TASK, SETTINGS)
     other_name = MODEL.model_copy(update={"name": "x", "hyperparameters": Hyperparameters(learning_rate=0.5)})
     assert base_hash(other_name, TASK, SETTINGS) == same
-    assert base_hash(MODEL, TASK.model_copy(update={"reward": "random"}), SETTINGS) == same, "a control starts from the same base"
+    assert base_hash(MODEL, TASK.model_copy(update={"reward": "random"}), SETTINGS) == same, (
+        "a control starts from the same base"
+    )
     changed = [
         base_hash(MODEL.model_copy(update={"hidden_size": 32}), TASK, SETTINGS),
         base_hash(MODEL, TASK.model_copy(update={"held_out_seed": 1}), SETTINGS),
-        *(base_hash(MODEL, TASK, SETTINGS.model_copy(update=c)) for c in ({"seed": 1}, {"learning_rate": 0.02}, {"steps": 31}, {"threads": 2})),
+        *(
+            base_hash(MODEL, TASK, SETTINGS.model_copy(update=c))
+            for c in ({"seed": 1}, {"learning_rate": 0.02}, {"steps": 31}, {"threads": 2})
+        ),
     ]
     assert len({same, *changed}) == 7
 

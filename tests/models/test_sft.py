@@ -34,7 +34,9 @@ def base(task: ChainTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stage(config: SftConfig, task: ChainTask, base: Path):
-    return run_sft(config, model_config=MODEL, task=task, base=base, parent=base.name, directory=base.parent, progress=False)
+    return run_sft(
+        config, model_config=MODEL, task=task, base=base, parent=base.name, directory=base.parent, progress=False
+    )
 
 
 def loss_on(task: ChainTask, path: Path | str) -> float:
@@ -54,10 +56,14 @@ def test_continued_pretraining_spends_its_budget_and_learns(task: ChainTask, bas
     assert budget <= record.flops < budget + 1.2 * one_step and record.sampling_flops == 0
     assert record.stage()["stage"] == "midtrain" and record.stage()["flops"] == record.flops
     assert loss_on(task, record.path) < loss_on(task, base)
-    assert stage(SftConfig(kind="continued", flops=budget, batch=32, learning_rate=5e-3), task, base) == record, "found again"
+    assert stage(SftConfig(kind="continued", flops=budget, batch=32, learning_rate=5e-3), task, base) == record, (
+        "found again"
+    )
 
 
-def test_rejection_trains_on_verified_samples_alone_and_pays_for_sampling(task: ChainTask, base: Path, monkeypatch: pytest.MonkeyPatch):
+def test_rejection_trains_on_verified_samples_alone_and_pays_for_sampling(
+    task: ChainTask, base: Path, monkeypatch: pytest.MonkeyPatch
+):
     import sweeps.sft as module
 
     seen: list = []
@@ -82,16 +88,22 @@ def test_flops_are_those_of_the_ledger(task: ChainTask, base: Path):
     record = stage(SftConfig(kind="continued", steps=2, batch=8, learning_rate=1e-3, seed=5), task, base)
     from sweeps.sft import _continued
 
-    rows = _continued(SftConfig(kind="continued", steps=2, batch=8, learning_rate=1e-3, seed=5), task, shape_of(MODEL, task))
+    rows = _continued(
+        SftConfig(kind="continued", steps=2, batch=8, learning_rate=1e-3, seed=5), task, shape_of(MODEL, task)
+    )
     lengths = [len(ids) for ids in rows["input_ids"]]
     scored = [sum(label != -100 for label in labels) for labels in rows["labels"]]
-    assert record.training_flops == pytest.approx(pretraining_flops(shape_of(MODEL, task), lengths, scored_positions=scored))
+    assert record.training_flops == pytest.approx(
+        pretraining_flops(shape_of(MODEL, task), lengths, scored_positions=scored)
+    )
     assert record.tokens == sum(lengths)
 
 
 def test_warm_start_from_a_file_and_its_errors(task: ChainTask, base: Path, tmp_path: Path):
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"prompt": "1 + 1 . . . . . ?", "completion": "2 = 2"}) + "\n" for _ in range(8)))
+    path.write_text(
+        "".join(json.dumps({"prompt": "1 + 1 . . . . . ?", "completion": "2 = 2"}) + "\n" for _ in range(8))
+    )
     config = SftConfig(kind="data", steps=2, batch=4, path=str(path), learning_rate=1e-3)
     record = stage(config, task, base)
     assert record.texts == 8
@@ -104,6 +116,10 @@ def test_warm_start_from_a_file_and_its_errors(task: ChainTask, base: Path, tmp_
         stage(config.model_copy(update={"path": str(tmp_path / "none.jsonl")}), task, base)
     with pytest.raises(ConfigError, match="spent by sampling alone"):
         stage(SftConfig(kind="rejection", flops=1.0, prompts=8, samples=2), task, base)
-    for bad, words in (({"kind": "data", "steps": 1}, "sft.path"), ({"kind": "continued"}, "sft.steps or sft.flops"), ({"kind": "continued", "steps": 1, "batch": 4, "micro_batch": 3}, "micro_batch")):
+    for bad, words in (
+        ({"kind": "data", "steps": 1}, "sft.path"),
+        ({"kind": "continued"}, "sft.steps or sft.flops"),
+        ({"kind": "continued", "steps": 1, "batch": 4, "micro_batch": 3}, "micro_batch"),
+    ):
         with pytest.raises(ValidationError, match=words):
             SftConfig(**bad)

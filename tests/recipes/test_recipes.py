@@ -44,7 +44,16 @@ def spy(base: type) -> type:
     return Spy
 
 
-def build(task: ChainTask, folder: Path, switches: RecipeSwitches, *, reward: Any, prompts: int = 4, size: int = 64, **changes: Any) -> Any:
+def build(
+    task: ChainTask,
+    folder: Path,
+    switches: RecipeSwitches,
+    *,
+    reward: Any,
+    prompts: int = 4,
+    size: int = 64,
+    **changes: Any,
+) -> Any:
     from datasets import Dataset, disable_progress_bars
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import GRPOConfig
@@ -90,7 +99,9 @@ def expected_loss(raw: dict[str, Any], *, average: bool, filtered: bool) -> floa
 
 @pytest.mark.parametrize("micro", [16, 8])
 @pytest.mark.parametrize(("average", "filtered"), [(False, False), (True, False), (False, True), (True, True)])
-def test_aggregation_changes_the_loss_to_its_formula(task: ChainTask, tmp_path: Path, average: bool, filtered: bool, micro: int):
+def test_aggregation_changes_the_loss_to_its_formula(
+    task: ChainTask, tmp_path: Path, average: bool, filtered: bool, micro: int
+):
     switches = RecipeSwitches(prompt_average=average, filter_zero_variance=filtered)
     trainer = build(
         task, tmp_path, switches, reward=some, per_device_train_batch_size=micro, gradient_accumulation_steps=16 // micro,
@@ -100,7 +111,9 @@ def test_aggregation_changes_the_loss_to_its_formula(task: ChainTask, tmp_path: 
     live = raw["advantages"].view(-1, GROUP).abs().amax(dim=1) > 1e-6
     assert 0 < live.sum() < 4, "the test needs both kinds of prompt"
     assert len({*raw["completion_mask"].view(-1, GROUP * raw["completion_mask"].shape[1]).sum(dim=1).tolist()}) > 1
-    assert sum(loss for _, loss in trainer.seen) == pytest.approx(expected_loss(raw, average=average, filtered=filtered), rel=1e-4)
+    assert sum(loss for _, loss in trainer.seen) == pytest.approx(
+        expected_loss(raw, average=average, filtered=filtered), rel=1e-4
+    )
     untouched = {k: v for k, v in raw.items() if k not in ("advantages", "num_items_in_batch", "num_items_in_batch")}
     for name, value in untouched.items():
         got = torch.cat([inputs[name] for inputs, _ in trainer.seen])
@@ -111,7 +124,12 @@ def test_aggregation_changes_the_loss_to_its_formula(task: ChainTask, tmp_path: 
 
 
 def test_a_step_without_any_signal_is_a_step_of_zero_loss(task: ChainTask, tmp_path: Path):
-    trainer = build(task, tmp_path, RecipeSwitches(prompt_average=True, filter_zero_variance=True), reward=lambda completions, **_: [1.0] * len(completions))
+    trainer = build(
+        task,
+        tmp_path,
+        RecipeSwitches(prompt_average=True, filter_zero_variance=True),
+        reward=lambda completions, **_: [1.0] * len(completions),
+    )
     before = [p.clone() for p in trainer.model.parameters()]
     trainer.train()
     assert trainer.seen[0][1] == 0.0
@@ -120,7 +138,11 @@ def test_a_step_without_any_signal_is_a_step_of_zero_loss(task: ChainTask, tmp_p
 
 def test_switches_that_do_not_fit_are_refused(task: ChainTask, tmp_path: Path):
     for switches, changes, words in (
-        ({"prompt_average": True}, {"loss_type": "grpo"}, "grpo.recipe.prompt_average needs grpo.loss=dapo or cispo.*got grpo"),
+        (
+            {"prompt_average": True},
+            {"loss_type": "grpo"},
+            "grpo.recipe.prompt_average needs grpo.loss=dapo or cispo.*got grpo",
+        ),
         ({"interrupt_after": 8}, {}, "grpo.recipe.interrupt_after needs room"),
     ):
         with pytest.raises(ConfigError, match=words):
@@ -135,7 +157,9 @@ def test_off_is_the_base_class_itself():
     assert trainer_class(dict, RecipeSwitches()) is dict
 
 
-def test_interruption_tells_open_completions_to_answer_and_does_not_train_on_the_telling(task: ChainTask, tmp_path: Path):
+def test_interruption_tells_open_completions_to_answer_and_does_not_train_on_the_telling(
+    task: ChainTask, tmp_path: Path
+):
     texts: list[str] = []
 
     def reward(completions: list[str], **_: Any) -> list[float]:
@@ -152,7 +176,9 @@ def test_interruption_tells_open_completions_to_answer_and_does_not_train_on_the
     told = [task.ids[","], task.ids["="]]
     [raw] = trainer.raw
     interrupted = 0
-    for ids, mask, own in zip(raw["completion_ids"].tolist(), raw["completion_mask"].tolist(), raw["tool_mask"].tolist()):
+    for ids, mask, own in zip(
+        raw["completion_ids"].tolist(), raw["completion_mask"].tolist(), raw["tool_mask"].tolist()
+    ):
         length = sum(mask)
         assert length <= task.max_completion_length
         if 1 in ids[: min(3, length)]:  # ended by itself
@@ -166,22 +192,32 @@ def test_interruption_tells_open_completions_to_answer_and_does_not_train_on_the
     # the loss counts the policy's own tokens alone
     mask = raw["completion_mask"] * raw["tool_mask"]
     assert float(raw["num_items_in_batch"]) == float(mask.sum())
-    assert trainer.seen[0][1] == pytest.approx(-float((raw["advantages"][:, None] * mask).sum() / mask.sum()), rel=1e-4, abs=1e-6)
+    assert trainer.seen[0][1] == pytest.approx(
+        -float((raw["advantages"][:, None] * mask).sum() / mask.sum()), rel=1e-4, abs=1e-6
+    )
 
 
 class TestResampling:
-    def drawn(self, task: ChainTask, folder: Path, *, steps: int, resume: bool = False, **changes: Any) -> tuple[Any, list[Counter]]:
+    def drawn(
+        self, task: ChainTask, folder: Path, *, steps: int, resume: bool = False, **changes: Any
+    ) -> tuple[Any, list[Counter]]:
         drawn: list[Counter] = []
 
         def reward(prompts: list[str], prompt_index: list[int], **_: Any) -> list[float]:
             drawn.append(Counter(prompt_index))
-            return [1.0 if i < 6 else float(j % 2) for j, i in enumerate(prompt_index)]  # prompts 0 to 5 are always solved
+            return [
+                1.0 if i < 6 else float(j % 2) for j, i in enumerate(prompt_index)
+            ]  # prompts 0 to 5 are always solved
 
         trainer = build(
             task, folder, RecipeSwitches(no_positive_resampling=0.9), reward=reward, prompts=2, size=12, max_steps=steps,
             save_strategy="steps", save_steps=1, **changes,
         )  # fmt: skip
-        trainer.train(resume_from_checkpoint=str(max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))) if resume else None)
+        trainer.train(
+            resume_from_checkpoint=str(max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])))
+            if resume
+            else None
+        )
         return trainer, drawn
 
     def test_solved_prompts_leave_later_epochs_and_a_resumed_run_draws_the_same(self, task: ChainTask, tmp_path: Path):

@@ -32,9 +32,16 @@ print(table.evals[["step", "pass@1", "gpu_hours"]])
 
 def test_example_of_at_most_fifteen_lines_runs_and_is_valid(tmp_path: Path):
     assert len(EXAMPLE.strip().splitlines()) <= 15
-    done = subprocess.run([sys.executable, "-c", EXAMPLE + "import sys\nassert 'torch' not in sys.modules"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", EXAMPLE + "import sys\nassert 'torch' not in sys.modules"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    checked = subprocess.run([sys.executable, "-m", "scaling", "check", "runs/mine"], cwd=tmp_path, capture_output=True, text=True)
+    checked = subprocess.run(
+        [sys.executable, "-m", "scaling", "check", "runs/mine"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     table = scaling.load_runs(tmp_path / "runs/mine")
     assert table.evals["gpu_hours"].iloc[-1] == pytest.approx(20 * 30 * 8 / 3600)
@@ -55,7 +62,10 @@ def test_resume_continues_costs_and_steps(tmp_path: Path):
         rec.eval(benchmark="b", successes=[1], k=1)
     table = scaling.load_runs(tmp_path / "r")
     assert table.steps["step"].tolist() == [1, 2]
-    assert table.steps["generation_gpu_seconds"].sum() == 12.0 and table.steps["idle_gpu_seconds"].tolist() == [2.0, 20.0]
+    assert table.steps["generation_gpu_seconds"].sum() == 12.0 and table.steps["idle_gpu_seconds"].tolist() == [
+        2.0,
+        20.0,
+    ]
     assert table.evals["gpu_hours"].tolist() == [pytest.approx(40 / 3600)]
 
 

@@ -47,7 +47,11 @@ def test_no_held_out_problem_in_the_whole_stream_of_the_demo_pretraining_nor_in_
 
 
 def test_exclusion_works_where_most_draws_would_hit_a_held_out_problem():
-    task = ChainTask(ChainConfig(modulus=5, operands_min=2, operands_max=3, pretraining_operands_min=2, short_operands=3, held_out=80))
+    task = ChainTask(
+        ChainConfig(
+            modulus=5, operands_min=2, operands_max=3, pretraining_operands_min=2, short_operands=3, held_out=80
+        )
+    )
     held_out = set(task.benchmarks()["held_out"].prompts)
     rng = np.random.default_rng(0)
     raw, _, _ = task._problems(rng, task._rl_operands(rng, 2000), exclude=False)
@@ -59,8 +63,26 @@ def test_exclusion_works_where_most_draws_would_hit_a_held_out_problem():
 
 def test_too_many_held_out_problems_are_refused():
     with pytest.raises(ConfigError, match="held_out"):
-        ChainTask(ChainConfig(modulus=2, operations="+", operands_min=2, operands_max=2, pretraining_operands_min=2, short_operands=2, held_out=9))
-    everything = ChainConfig(modulus=3, operations="+", operands_min=2, operands_max=2, pretraining_operands_min=2, short_operands=2, held_out=4)
+        ChainTask(
+            ChainConfig(
+                modulus=2,
+                operations="+",
+                operands_min=2,
+                operands_max=2,
+                pretraining_operands_min=2,
+                short_operands=2,
+                held_out=9,
+            )
+        )
+    everything = ChainConfig(
+        modulus=3,
+        operations="+",
+        operands_min=2,
+        operands_max=2,
+        pretraining_operands_min=2,
+        short_operands=2,
+        held_out=4,
+    )
     with pytest.raises(ConfigError, match="too few problems"):
         ChainTask(everything).training_rows(n=1, seed=0)
 
@@ -101,7 +123,16 @@ def test_texts_are_right(modulus: int, most: int, fewest: int, values: int, zero
 @pytest.mark.parametrize("values", [1, 2, 3])
 @pytest.mark.parametrize("smallest", [0, 1])
 def test_guess_rate_by_enumeration(values: int, smallest: int):
-    config = ChainConfig(modulus=4, operands_min=2, operands_max=4, short_operands=4, held_out=1, zipf=1.3, answer_values=values, smallest_operand=smallest)
+    config = ChainConfig(
+        modulus=4,
+        operands_min=2,
+        operands_max=4,
+        short_operands=4,
+        held_out=1,
+        zipf=1.3,
+        answer_values=values,
+        smallest_operand=smallest,
+    )
     operands = range(smallest, 4)
     weights = {v: (1 + i) ** -1.3 for i, v in enumerate(operands)}
     norm = sum(weights.values())
@@ -185,7 +216,15 @@ def test_forced_trace_never_begins_with_the_answer():
     task = ChainTask(ChainConfig(held_out=512))
     torch.manual_seed(0)
     model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=len(task.tokens), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0, eos_token_id=1)
+        LlamaConfig(
+            vocab_size=len(task.tokens),
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            pad_token_id=0,
+            eos_token_id=1,
+        )
     )
     with torch.no_grad():
         model.lm_head.weight.zero_()  # every token equally likely

@@ -23,10 +23,19 @@ from sweeps.tasks.verifier import MathVerifier
 ASK = [{"role": "user", "content": "What is 6 times 7?"}]
 FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a row as that trainer writes it, and how it is read
     "verl": (
-        {"data_source": "x", "prompt": ASK, "ability": "math", "reward_model": {"style": "rule", "ground_truth": "42"}, "extra_info": {"index": 0}},
+        {
+            "data_source": "x",
+            "prompt": ASK,
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": "42"},
+            "extra_info": {"index": 0},
+        },
         {"format": "verl"},
     ),
-    "skyrl": ({"prompt": ASK, "env_class": "gsm8k", "reward_spec": {"method": "rule", "ground_truth": "42"}}, {"format": "skyrl"}),
+    "skyrl": (
+        {"prompt": ASK, "env_class": "gsm8k", "reward_spec": {"method": "rule", "ground_truth": "42"}},
+        {"format": "skyrl"},
+    ),
     "open_instruct": (
         {"messages": [*ASK, {"role": "assistant", "content": "It is 42."}], "ground_truth": ["42"], "dataset": "gsm8k"},
         {"format": "open_instruct"},
@@ -34,8 +43,14 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a row as that t
     "openrlhf": ({"input": "What is 6 times 7?", "label": "42"}, {"prompt_column": "input", "answer_column": "label"}),
     "nemo_rl": ({"input": "What is 6 times 7?", "output": "42"}, {"prompt_column": "input", "answer_column": "output"}),
     "trl": ({"prompt": ASK, "solution": "42"}, {"prompt_column": "prompt", "answer_column": "solution"}),
-    "gsm8k": ({"question": "What is 6 times 7?", "answer": "6*7=42\n#### 42"}, {"prompt_column": "question", "answer_from": "after_hashes"}),
-    "MATH": ({"problem": "What is 6 times 7?", "solution": r"So $\boxed{42}$."}, {"answer_column": "solution", "answer_from": "last_boxed"}),
+    "gsm8k": (
+        {"question": "What is 6 times 7?", "answer": "6*7=42\n#### 42"},
+        {"prompt_column": "question", "answer_from": "after_hashes"},
+    ),
+    "MATH": (
+        {"problem": "What is 6 times 7?", "solution": r"So $\boxed{42}$."},
+        {"answer_column": "solution", "answer_from": "last_boxed"},
+    ),
 }
 
 
@@ -140,17 +155,25 @@ def test_a_check_that_hangs_is_ended_counted_and_does_not_stop_the_next():
 
 
 def test_math_task_splits_and_rewards(tmp_path: Path, verifier: MathVerifier):
-    transfer = write(tmp_path / "t.jsonl", [{"problem": "ADD 3 and 4", "answer": "7"}, {"problem": "What is one?", "answer": "1"}])
+    transfer = write(
+        tmp_path / "t.jsonl", [{"problem": "ADD 3 and 4", "answer": "7"}, {"problem": "What is one?", "answer": "1"}]
+    )
     rows = [*problems(20), problems(20)[5]]
     task = math_task(
-        write(tmp_path / "a.jsonl", rows), verifier, format_weight=0.1, benchmarks={"other": RowsConfig(path=str(transfer))}, ngram=3
+        write(tmp_path / "a.jsonl", rows),
+        verifier,
+        format_weight=0.1,
+        benchmarks={"other": RowsConfig(path=str(transfer))},
+        ngram=3,
     )
     benches = task.benchmarks()
     assert list(benches) == ["held_out", "other"] and len(benches["held_out"].prompts) == 4
     train = task.training_rows(n=100, seed=0)
     prompts = {row["prompt"] for row in train}
     assert not prompts & {p for b in benches.values() for p in b.prompts}
-    assert "Add 3 and 4." not in " ".join(prompts), "a training prompt that is a benchmark prompt up to marks is dropped"
+    assert "Add 3 and 4." not in " ".join(prompts), (
+        "a training prompt that is a benchmark prompt up to marks is dropped"
+    )
     assert train[:30] == task.training_rows(n=30, seed=0) and train != task.training_rows(n=100, seed=1)
     notes = " | ".join(task.notes())
     assert "1 repeated prompts dropped" in notes and "1 training prompts that are benchmark prompts dropped" in notes
@@ -166,7 +189,9 @@ def test_chat_prompts(tmp_path: Path, verifier: MathVerifier):
     task = math_task(write(tmp_path / "a.jsonl", problems(12)), verifier, chat=True, system="Be brief.")
     [row] = task.training_rows(n=1, seed=0)
     assert [m["role"] for m in row["prompt"]] == ["system", "user"] and "boxed" in row["prompt"][1]["content"]
-    assert task.reward_functions()[0](prompts=[row["prompt"]], completions=[[{"role": "assistant", "content": r"\boxed{1}"}]], answer=["1"]) == [1.0]
+    assert task.reward_functions()[0](
+        prompts=[row["prompt"]], completions=[[{"role": "assistant", "content": r"\boxed{1}"}]], answer=["1"]
+    ) == [1.0]
 
 
 def test_unreadable_gold_answers_are_counted_or_refused(tmp_path: Path, verifier: MathVerifier):
@@ -207,10 +232,17 @@ def test_last_boxed_matches_braces():
 class TestCustomReward:
     def test_bad_functions_are_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "user_rewards_a.py").write_text("def long(completions, **_):\n    return [float(len(c)) for c in completions]\n")
+        (tmp_path / "user_rewards_a.py").write_text(
+            "def long(completions, **_):\n    return [float(len(c)) for c in completions]\n"
+        )
         (tmp_path / "user_rewards_b.py").write_text("raise RuntimeError('broken')\n")
         assert load_function("user_rewards_a:long")(completions=["ab"]) == [2.0]
-        for path, words in (("nope", "module:function"), ("user_rewards_a:none", "it has long"), ("user_rewards_b:x", "RuntimeError: broken"), ("absent_mod:x", "importing absent_mod failed")):
+        for path, words in (
+            ("nope", "module:function"),
+            ("user_rewards_a:none", "it has long"),
+            ("user_rewards_b:x", "RuntimeError: broken"),
+            ("absent_mod:x", "importing absent_mod failed"),
+        ):
             with pytest.raises(ConfigError, match=words):
                 load_function(path)
 
@@ -224,13 +256,21 @@ class TestCustomReward:
 
         safe = guarded(reward, seconds=0.3)
         assert safe(completions=["a", "b"], how="ok") == [1.0, 1.0] and safe.__name__ == "reward"
-        for how, words in {"hang": "took more than 0.3 s", "raise": "raised KeyError: 'gold'; first completion: 'a'", "short": "one number a completion", "nan": "finite", "none": "list of numbers"}.items():
+        for how, words in {
+            "hang": "took more than 0.3 s",
+            "raise": "raised KeyError: 'gold'; first completion: 'a'",
+            "short": "one number a completion",
+            "nan": "finite",
+            "none": "list of numbers",
+        }.items():
             with pytest.raises(ScalingError, match=words):
                 safe(completions=["a", "b"], how=how)
 
     def test_task(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "user_rewards_c.py").write_text("def ends(completions, answer, **_):\n    return [float(c.endswith(a)) for c, a in zip(completions, answer)]\n")
+        (tmp_path / "user_rewards_c.py").write_text(
+            "def ends(completions, answer, **_):\n    return [float(c.endswith(a)) for c, a in zip(completions, answer)]\n"
+        )
         path = write(tmp_path / "a.jsonl", [{"problem": f"p{i}", "answer": "{"} for i in range(9)])
         task = build(CustomConfig(train=RowsConfig(path=str(path)), function="user_rewards_c:ends", held_out=2))
         assert task.verify(["x{", "x"], ["{", "{"]) == [1.0, 0.0] and task.reward_functions()[0].__name__ == "ends"
@@ -239,7 +279,11 @@ class TestCustomReward:
 
 def test_mixture(tmp_path: Path, verifier: MathVerifier):
     math = {"name": "math", "train": {"path": str(write(tmp_path / "a.jsonl", problems(40)))}, "held_out": 4}
-    config = {"name": "mix", "tasks": {"sums": math, "count": {"name": "countdown", "held_out": 3}}, "weights": {"sums": 3.0, "count": 1.0}}
+    config = {
+        "name": "mix",
+        "tasks": {"sums": math, "count": {"name": "countdown", "held_out": 3}},
+        "weights": {"sums": 3.0, "count": 1.0},
+    }
     task = build(MixConfig.model_validate(config))
     task.tasks["sums"].verifier = verifier
     rows = task.training_rows(n=400, seed=0)
@@ -249,9 +293,16 @@ def test_mixture(tmp_path: Path, verifier: MathVerifier):
     assert (sums.__name__, count.__name__) == ("sums", "count")
     first = next(row for row in rows if row["task"] == "sums")
     batch = [first, next(row for row in rows if row["task"] == "count")]
-    columns = {"prompts": [r["prompt"] for r in batch], "answer": [r["answer"] for r in batch], "task": ["sums", "count"]}
+    columns = {
+        "prompts": [r["prompt"] for r in batch],
+        "answer": [r["answer"] for r in batch],
+        "task": ["sums", "count"],
+    }
     completions = [f"\\boxed{{{first['answer'].split(chr(30))[1]}}}", "<answer>1</answer>"]
-    assert sums(completions=completions, **columns) == [1.0, None] and count(completions=completions, **columns) == [None, 0.0]
+    assert sums(completions=completions, **columns) == [1.0, None] and count(completions=completions, **columns) == [
+        None,
+        0.0,
+    ]
     assert task.verify(completions, columns["answer"]) == [1.0, 0.0]
     with pytest.raises(ValueError, match="weights"):
         MixConfig.model_validate({**config, "weights": {"sums": 1.0}})
@@ -267,7 +318,9 @@ def test_preflight(tmp_path: Path, verifier: MathVerifier):
     plain = math_task(write(tmp_path / "a.jsonl", problems(12)), verifier, max_completion_length=50)
     rows = plain.training_rows(n=4, seed=0)
     longest = max(len(r["prompt"].split()) for r in rows)
-    assert any("held_out: 4 problems" in note for note in preflight(plain, Tokenizer(), rows=rows, positions=longest + 50))
+    assert any(
+        "held_out: 4 problems" in note for note in preflight(plain, Tokenizer(), rows=rows, positions=longest + 50)
+    )
     with pytest.raises(ConfigError, match="set task.max_completion_length to at most 49"):
         preflight(plain, Tokenizer(), rows=rows, positions=longest + 49)
     with pytest.raises(ConfigError, match="prompts alone do not fit"):

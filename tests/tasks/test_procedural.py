@@ -51,7 +51,9 @@ def test_countdown_checks_by_value_and_by_the_numbers_used():
         "<answer>__import__('os')</answer>", "<answer>5*(5-1/5)", "<answer>1/0</answer>", "<answer>-5</answer>", "<answer>2**9</answer>",
     ]  # fmt: skip
     assert task.verify(right, [gold] * 2) == [1.0, 1.0]
-    assert task.verify(["<answer>5*5-1</answer>"], ["24 | 1 5 5 5"]) == [1.0], "each number at most once: not all are needed"
+    assert task.verify(["<answer>5*5-1</answer>"], ["24 | 1 5 5 5"]) == [1.0], (
+        "each number at most once: not all are needed"
+    )
     wrong.pop(1)
     assert task.verify(wrong, [gold] * len(wrong)) == [0.0] * len(wrong)
     assert task.well_formed(["<answer>1+1</answer>", "<answer>x</answer>", "1"]) == [1.0, 0.0, 0.0]
@@ -73,7 +75,9 @@ def test_gym_family_or_its_absence_is_said():
     import json
 
     good = [f"<answer>{json.loads(a)['answer']}</answer>" for a in bench.answers]
-    assert task.verify(good, bench.answers) == [1.0] * len(good) and task.verify(["<answer>x</answer>"], bench.answers[:1]) == [0.0]
+    assert task.verify(good, bench.answers) == [1.0] * len(good) and task.verify(
+        ["<answer>x</answer>"], bench.answers[:1]
+    ) == [0.0]
     with pytest.raises(ConfigError, match="no_such"):
         build(GymConfig(family="no_such")).benchmarks()
 
