@@ -122,6 +122,6 @@ class LaunchConfig(Strict):
     prompt_length: int = Field(default=0, ge=0)
     """Mean prompt length that predictions assume [token]; 0 means the task's width, or 256."""
     utilisation: float = Field(default=0.2, gt=0, le=1)
-    """Share of the dense peak that predictions of hours assume, end to end, generation included, 0 to 1."""
+    """Share of the dense peak that predicted hours assume with vLLM, end to end, generation included, 0 to 1."""
     usd_per_gpu_hour: float | None = Field(default=None, gt=0)
     """Price for the manifest [USD / GPU h]; None takes the one that `scaling.hardware` states, if any."""

@@ -86,7 +86,7 @@ def trainer(_: Path) -> Result:
 
 
 def vllm(_: Path) -> Result:
-    """vLLM and whether TRL supports that version."""
+    """Whether vLLM is there, in a version that TRL supports."""
     version = _version("vllm")
     if version is None:
         return Result("vLLM", "missing", "not installed: generation through transformers, much slower on GPUs", "pip install 'trl[vllm]' for grpo.vllm=colocate or server")

@@ -54,6 +54,8 @@ def describe(states: Sequence[RunState]) -> str:
     order = ("running", "queued", "finished", "failed", "interrupted", "lost", "cancelled", "new")
     line = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     working = [s for s in states if s.state == "running"]
+    waiting = next((s.cause for s in states if s.state == "queued" and s.cause), None)
+    line += f" ({waiting})" if waiting and not working else ""
     return " | ".join([line, *(_short(s) for s in working[:4]), *([f"and {len(working) - 4} more"] if len(working) > 4 else [])])
 
 

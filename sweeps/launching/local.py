@@ -191,6 +191,8 @@ def _turn(notes: Notes, children: dict[str, subprocess.Popen[bytes]]) -> bool:
         for job in queued:
             taken = slots.take()
             if taken is None:
+                if not children and job.cause is None:
+                    notes.write(job.but(cause="waiting for a device: all are in use by other runs of this user"))
                 break
             children[job.run_id], jobs[job.run_id] = _spawn(notes, job, taken)
             notes.write(jobs[job.run_id])

@@ -11,6 +11,7 @@ from typing import Any
 from scaling.errors import ConfigError, ScalingError, UnknownName
 from scaling.flops import ModelShape, generation_flops, scoring_flops, training_flops
 from sweeps.config import BudgetConfig, RunConfig
+from sweeps.estimate import Machine, estimate
 
 __all__ = ["Prediction", "predict"]
 
@@ -26,10 +27,10 @@ class Prediction:
         flops_per_step: model FLOPs of one optimiser step [FLOP].
         steps: optimiser steps to the budget.
         flops: model FLOPs to the budget, ``total_flops`` [FLOP].
-        gpu_hours: FLOPs / (dense peak x assumed utilisation), or the budget's own hours [GPU h].
+        gpu_hours: by `sweeps.estimate`; with vLLM, FLOPs / (dense peak x assumed utilisation); or the budget's own [GPU h].
         usd: GPU-hours x price [USD].
         disk_gb: checkpoints kept and milestones: weights and Adam's moments [GB].
-        memory_gb: weights, gradients and Adam's moments, without activations and caches: a lower bound [GB].
+        memory_gb: peak of one device that holds the whole model, by `sweeps.estimate` [GB].
         pretraining_flops_ratio: ``flops`` / pretraining FLOPs.
         completion_length: mean assumed [token].
         prompt_length: mean assumed [token].
@@ -69,15 +70,11 @@ def predict(config: RunConfig) -> Prediction:
         return Prediction(completion_length=completion, prompt_length=prompt, gpu_hours=config.budget.gpu_hours, note=why)
     notes = [why] if why else []
     per_step = flops_per_step(config, shape, prompt=prompt, completion=completion)
-    width = 4 if getattr(config.model, "dtype", "float32") != "bfloat16" else 2  # byte a parameter; auto is at most 4
-    memory = shape.params * width * (2 + OPTIMISER_COPIES) / 1e9
-    lora = getattr(config.model, "lora", None)
-    if lora is not None:
-        memory = shape.params * width / 1e9
-        notes.append("memory of LoRA: frozen weights only")
-    rate, note = _flops_per_hour(config)
+    longest = grpo.max_completion_length or limit
+    memory = estimate(config, shape, _machine(config), prompt_length=prompt, completion_length=longest).memory.peak / 1e9
+    rate, note = _flops_per_hour(config, shape, per_step, prompt=prompt, completion=completion)
     notes += [note] if note else []
-    _check_memory(config, weights_gb=shape.params * 2 / 1e9, lora=lora is not None)
+    _check_memory(config, weights_gb=shape.params * 2 / 1e9, lora=getattr(config.model, "lora", None) is not None)
     flops, steps = _to_budget(config.budget, per_step, rate, pretraining)
     if flops is None:
         notes.append("the budget is in pretraining's cost, which is known once the base is")
@@ -148,19 +145,35 @@ def _to_budget(
     return min(limits), min(limits) / per_step
 
 
-def _flops_per_hour(config: RunConfig) -> tuple[float | None, str]:
-    """Model FLOPs a GPU-hour at the assumed utilisation [FLOP / GPU h]."""
+def _machine(config: RunConfig) -> Machine:
+    """The trainer's devices; without a known accelerator only their number is used."""
+    trainers = config.cluster.devices - config.cluster.server_devices
+    try:
+        return Machine.of(config.cluster.accelerator, devices=trainers)
+    except UnknownName:
+        return Machine(config.cluster.accelerator, 1.0, 1.0, 1.0, 1.0, 1.0, trainers)
+
+
+def _flops_per_hour(
+    config: RunConfig, shape: ModelShape, per_step: float, *, prompt: int, completion: int
+) -> tuple[float | None, str]:
+    """Model FLOPs a GPU-hour [FLOP / GPU h], and what that rests on."""
     from scaling.hardware import peak_flops
 
     name = config.cluster.accelerator
     if name == "auto":
         return None, "GPU-hours need cluster.accelerator by name (auto is known on the device alone)"
+    if name == "cpu":
+        return None, "a CPU has no stated peak, so no hours are predicted"
     try:
-        return peak_flops(name) * config.launch.utilisation * 3600, ""
+        peak = peak_flops(name)
     except UnknownName as error:
-        if name == "cpu":
-            return None, "a CPU has no stated peak, so no hours are predicted"
         raise ConfigError(f"cluster.accelerator: {error}") from error
+    if config.grpo.vllm != "off":
+        share = config.launch.utilisation
+        return peak * share * 3600, f"hours assume {share:.0%} of the dense peak end to end (launch.utilisation)"
+    found = estimate(config, shape, _machine(config), prompt_length=prompt, completion_length=completion)
+    return per_step / (found.seconds * config.cluster.devices / 3600), "hours are those of generation through transformers, by sweeps.estimate"
 
 
 def _price(config: RunConfig) -> float | None:

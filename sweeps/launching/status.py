@@ -39,7 +39,7 @@ class RunState:
         budget: limits that are set, by name.
         seconds_left: at the pace of the last steps [s].
         log: of the current or last attempt.
-        cause: one line on a failure.
+        cause: one line on a failure, or on what a queued run waits for.
         attempt: how many processes have been started for it.
     """
 
@@ -96,7 +96,7 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
     return RunState(
         run_id=run_id, label=label, state=state, stage=stage, step=step, total=total, score=_last_score(run_dir), gpu_hours=gpu_hours,
         budget=_budget(record), seconds_left=_seconds_left(run_dir, progress, step, total) if state == "running" else None,
-        log=job.log if job else "", cause=job.cause if job and state in ("failed", "lost", "cancelled") else None,
+        log=job.log if job else "", cause=job.cause if job and state in ("failed", "lost", "cancelled", "queued") else None,
         attempt=job.attempt if job else 0,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from scaling.flops import ModelShape, generation_flops, scoring_flops, training_
 from sweeps import launch
 from sweeps.cluster import ClusterConfig
 from sweeps.config import RunConfig, conf_dir, resolve
+from sweeps.estimate import Machine, estimate
 from sweeps.launching import display, predict, roles, snapshot
 from sweeps.launching.local import last_words_of
 from sweeps.launching.manifest import build_manifest, read_manifest, render, write_manifest
@@ -61,12 +62,19 @@ class TestPredictions:
 
     @pytest.mark.usefixtures("qwen")
     def test_hours_and_money_follow_from_peak_utilisation_and_price(self) -> None:
-        c = config("cluster.accelerator=H100", "budget=none", "budget.flops=1e21", "launch.utilisation=0.25", "launch.usd_per_gpu_hour=2.0")
+        c = config("cluster.accelerator=H100", "budget=none", "budget.flops=1e21", "grpo.vllm=colocate", "launch.utilisation=0.25", "launch.usd_per_gpu_hour=2.0")
         p = predict.predict(c)
         assert p.gpu_hours == pytest.approx(1e21 / (989e12 * 0.25 * 3600), rel=0.01)
         assert p.usd == pytest.approx(2 * p.gpu_hours) and p.completion_length == 1024
         assert p.steps == pytest.approx(1e21 / p.flops_per_step)
         assert p.disk_gb == pytest.approx(2 * QWEN.params * 12 / 1e9)
+
+    @pytest.mark.usefixtures("qwen")
+    def test_without_vllm_hours_are_those_of_the_estimate(self) -> None:
+        c = config("cluster.accelerator=H100", "cluster.devices=4", "budget.steps=100")
+        p = predict.predict(c)
+        seconds = estimate(c, QWEN, Machine.of("H100", devices=4), prompt_length=256, completion_length=1024).seconds
+        assert p.gpu_hours == pytest.approx(100 * seconds * 4 / 3600) and "transformers" in p.note
 
     @pytest.mark.usefixtures("qwen")
     def test_the_first_limit_counts_and_ratios_are_of_pretraining(self) -> None:
@@ -196,7 +204,7 @@ def test_the_display_shows_every_run_and_ends() -> None:
 
 @pytest.mark.train
 def test_the_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
-    env = {**os.environ, "NETRC": "/dev/null", "WANDB_API_KEY": "", "SLURM_CONF": "/nowhere"}
+    env = {**os.environ, "NETRC": "/dev/null", "WANDB_API_KEY": ""}
     done = subprocess.run([sys.executable, "-m", "scaling", "doctor", "--runs-dir", str(tmp_path / "runs")], env=env, capture_output=True, text=True, timeout=300)
     lines = {line.split(":")[0].split(maxsplit=1)[1]: line for line in done.stdout.splitlines()}
     assert set(lines) == {"Python", "torch", "trainer", "vLLM", "launcher", "Slurm", "Ray", "W&B", "disk", "locks", "verifiers"}
