@@ -31,13 +31,12 @@ from scaling.importers.counting import step_flops
 from scaling.importers.expression import Expression, from_config
 from scaling.importers.imported import RawRun
 from scaling.importers.mapping import Choice, TrainerMapping
-from scaling.importers.placement import inside_step
+from scaling.importers.placement import find_stalls, inside_step
 from scaling.importers.rows import Block
 from scaling.importers.values import lookup, number
 
-__all__ = ["STALL_FACTOR", "STALL_SECONDS", "Accounts"]
+__all__ = ["Accounts"]
 
-STALL_FACTOR, STALL_SECONDS = 10.0, 900.0
 Array = NDArray[np.float64]
 
 
@@ -77,7 +76,6 @@ class Accounts:
             if name == "rollouts_per_step" and (found := from_config([text], self.raw.config)):
                 self.constants.setdefault("rollouts", found[0])
         self._logged: dict[str, float] = {}
-        self.stalled_steps: set[tuple[int, int]] = set()
         self._find_gpus()
         if self.cost_keys:  # a ledger like ours
             self.rules["gpu_seconds"] = self.rules["tokens"] = ("measured", "the run's own ledger")
@@ -338,28 +336,14 @@ class Accounts:
         return prompt, completion, rollouts
 
     def _find_stalls(self) -> None:
-        walls, places = [], []
-        for block in self.raw.rows.blocks():
-            walls.append(self.wall(block))
-            places.append((block.segment, block.step))
-        self._logged.clear()
-        if not walls:
-            return
-        wall = np.concatenate(walls)
-        timed = wall[wall > 0]
-        if not len(timed):
-            return
-        middle = float(np.median(timed))
-        segment, step = (np.concatenate([p[i] for p in places]) for i in (0, 1))
-        for i in np.flatnonzero((wall > STALL_FACTOR * middle) & (wall > middle + STALL_SECONDS)):
-            self.stalled.append((int(segment[i]), int(step[i]), float(wall[i])))
-        if self.stalled:
-            worst = max(self.stalled, key=lambda s: s[2])
-            self.notes.append(
-                f"{len(self.stalled)} step(s) stalled, the longest at step {worst[1]} for {worst[2] / 3600:.1f} h against a "
-                f"median of {middle:.0f} s: its hours are in the paid hours"
-            )
+        if self.time_rule:
+            parts = [(self.wall(block), block.segment, block.step) for block in self.raw.rows.blocks()]
+            wall, segment, step = (np.concatenate(p) for p in zip(*parts))
+            stalled, note = find_stalls(wall)
+            self.stalled = [(int(segment[i]), int(step[i]), float(wall[i])) for i in stalled]
+            self.notes += [f"step {self.stalled[0][1]} {note}"] if stalled else []
         self.stalled_steps = {(s, t) for s, t, _ in self.stalled}
+        self.reset()
 
     # -- the ledger ------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Whether a trainer's step time contains its evaluation (or its checkpoint), told from the sums of its phases."""
+"""What step times tell: whether they contain the evaluation and the checkpoint, and which steps stalled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["inside_step"]
+__all__ = ["STALL_FACTOR", "STALL_SECONDS", "find_stalls", "inside_step"]
+
+STALL_FACTOR, STALL_SECONDS = 10.0, 900.0
 
 
 def inside_step(name: str, seconds: Mapping[str, NDArray[np.float64]]) -> bool:
@@ -37,3 +39,30 @@ def inside_step(name: str, seconds: Mapping[str, NDArray[np.float64]]) -> bool:
     alone = where & (other == 0)
     where = alone if alone.any() else where
     return bool(where.any() and np.mean(rest[where] - usual > this[where] / 2) > 0.5)
+
+
+def find_stalls(wall: NDArray[np.float64]) -> tuple[list[int], str]:
+    """Steps that took more than ten times the median and a quarter of an hour more than it, the longest first.
+
+    Args:
+        wall: wall time of each step [s], shape ``(n_steps,)``, 0 where there is none.
+
+    Returns:
+        Their indices, and what to tell the user of the first.
+
+    Example:
+        >>> import numpy as np
+        >>> find_stalls(np.array([250.0] * 9 + [22543.0]))[0]
+        [9]
+    """
+    timed = wall[wall > 0]
+    if not len(timed):
+        return [], ""
+    middle = float(np.median(timed))
+    found = np.flatnonzero((wall > STALL_FACTOR * middle) & (wall > middle + STALL_SECONDS))
+    longest = found[np.argsort(-wall[found], kind="stable")].tolist()
+    if not longest:
+        return [], ""
+    more = f"; {len(longest) - 1} more stalled" if len(longest) > 1 else ""
+    note = f"stalled for {wall[longest[0]] / 3600:.1f} h against a median of {middle:.0f} s{more}: it stays in the paid hours"
+    return longest, note
