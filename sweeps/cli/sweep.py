@@ -30,7 +30,7 @@ def sweep() -> None:
 
 @sweep.command()
 @SWEEP
-@click.option("--forecast/--no-forecast", default=False, help="Fit the curves of runs at work and forecast their end (seconds a run).")
+@click.option("--forecast/--no-forecast", default=True, show_default=True, help="Fit the curves of runs at work and forecast their end.")
 @click.option("--watch", is_flag=True, help="Keep watching until nothing is queued or running.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def status(sweep_dir: Path, forecast: bool, watch: bool, as_json: bool) -> None:

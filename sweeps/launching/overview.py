@@ -89,7 +89,7 @@ def render(found: Sequence[RunState], *, forecasts: Mapping[str, str] | None = N
     return "\n".join([*lines, "", describe(found).split(" | ")[0], *causes])
 
 
-def forecast(sweep_dir: Path, found: Sequence[RunState], *, limit: int = 8) -> dict[str, str]:
+def forecast(sweep_dir: Path, found: Sequence[RunState], *, limit: int = 24) -> dict[str, str]:
     """Forecast of the score at the end of the budget for runs at work, ``0.61 [0.55, 0.68]`` or why there is none."""
     from scaling import fit, load_runs
 
