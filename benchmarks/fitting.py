@@ -130,12 +130,12 @@ def sigmoid_rows(count: int, rounds: int) -> list[list[str]]:
         t, solution = cpu(lambda: solve(Sigmoid, x, y, weights=weights))
         ours.append(t)
         rng = np.random.default_rng(r)
-        t, best = cpu(lambda: np.array([scipy_starts(x, y, w, rng) for w in weights[:few]]))
+        t, best = cpu(lambda rng=rng: np.array([scipy_starts(x, y, w, rng) for w in weights[:few]]))
         cold.append(t * count / few)
         t, near = cpu(lambda: np.array([scipy_warm(x, y, w, start) for w in weights[:warm]]))
         hot.append(t * count / warm)
         curve = Curve(compute=compute, performance=y)
-        whole.append(cpu(lambda: fit(curve, law="sigmoid", draws=count))[0])
+        whole.append(cpu(lambda curve=curve: fit(curve, law="sigmoid", draws=count))[0])
     base = float(np.median(ours))
     note = f"all converged: {bool(solution.converged.all())}"
     return [

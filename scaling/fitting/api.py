@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.curve import Curve
 from scaling.errors import ScalingError
@@ -58,7 +59,7 @@ def fit(
         seed: of the draws.
         r_0: the sigmoid's R_0 where it is known; fitted by default.
         r_0_stderr: standard error of ``r_0``; without it ``r_0`` is exact.
-        loss: ``"squared"``, or ``"huber"``: evaluations further than ``delta`` off the curve count less.
+        loss: ``"squared"``, or ``"huber"``: evaluations further than ``delta`` off the robust curve are drawn in to it.
         delta: Huber's threshold [score]; 1.345 robust standard deviations of the residuals by default.
         bounds: parameter -> (low, high), over the law's own.
         n_items: items of the benchmark, for ``forecast(of="population")`` where per-item counts are not known.
@@ -115,7 +116,7 @@ def fit(
         message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
         return Fit.refused(data, Verdict(Status.CONSTANT, message), **common)
     if loss == "huber":
-        data = data.reweighted([_robust(s, delta, limits) for s in data.series])
+        data = data.replaced([_robust(s, delta, limits) for s in data.series])
     members = {k: _integrate(LAWS[k], data, limits, r_0, r_0_stderr, prior) for k in names}
     weights = _weights(members, data, limits, prior)
     if method == "bootstrap":
@@ -226,15 +227,18 @@ def _draw(
 
 
 def _robust(series: Series, delta: float | None, bounds: dict) -> Series:
-    """Relative errors that give each evaluation its Huber weight at the robust optimum."""
+    """Scores with residuals beyond Huber's threshold, at the robust optimum, drawn in to it (Huber's pseudo-values)."""
     law = LAWS["sigmoid"]
-    first = solve(law, series.x, series.y, weights=1 / series.s**2, bounds=bounds)
-    residual = (law.basis(series.x, first.u) * first.coefficients[:, :, None]).sum(1)[0] - series.y
-    spread = 1.4826 * float(np.median(np.abs(residual / series.s)))
+
+    def residual(threshold: float | None) -> NDArray[np.float64]:
+        got = solve(law, series.x, series.y, weights=1 / series.s**2, bounds=bounds, delta=threshold)
+        return series.y - (law.basis(series.x, got.u) * got.coefficients[:, :, None]).sum(1)[0]
+
+    spread = 1.4826 * float(np.median(np.abs(residual(None) / series.s)))
     threshold = delta or 1.345 * max(spread, 1e-9)
-    fitted = solve(law, series.x, series.y / 1.0, weights=1 / series.s**2, bounds=bounds, delta=threshold)
-    residual = np.abs((law.basis(series.x, fitted.u) * fitted.coefficients[:, :, None]).sum(1)[0] - series.y) / series.s
-    return Series(series.x, series.y, series.s * np.sqrt(np.maximum(residual / threshold, 1.0)), series.x_ref)
+    off = residual(threshold)
+    limit = threshold * series.s
+    return Series(series.x, series.y - off + np.clip(off, -limit, limit), series.s, series.x_ref)
 
 
 def _point(law: type[Law], data: Prepared, bounds: dict, r_0: float | None) -> tuple[Law, Solution]:

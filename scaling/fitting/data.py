@@ -44,8 +44,8 @@ class Prepared:
     skipped: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def reweighted(self, series: list[Series]) -> Prepared:
-        """The same data with other relative errors."""
+    def replaced(self, series: list[Series]) -> Prepared:
+        """The same data with other series."""
         positive = tuple(
             s if a is b else Series(s.x[s.x > -FAR], s.y[s.x > -FAR], s.s[s.x > -FAR], s.x_ref)
             for s, a, b in zip(series, self.series, self.positive)

@@ -120,9 +120,8 @@ def test_huber_ignores_outliers():
     clean, robust, plain = (
         scaling.fit(a, law="sigmoid", draws=300, loss=k) for a, k in ((c, "squared"), (bad, "huber"), (bad, "squared"))
     )
-    error = [abs(np.nanmedian(f.draws["asymptote"]) - np.nanmedian(clean.draws["asymptote"])) for f in (robust, plain)]
-    assert error[0] < 0.6 * error[1]
-    assert np.diff(robust.interval("asymptote")) < np.diff(plain.interval("asymptote"))
+    assert abs(np.nanmedian(robust.draws["asymptote"]) - np.nanmedian(clean.draws["asymptote"])) < 0.005
+    assert np.diff(robust.interval("asymptote")) < 0.3 * np.diff(plain.interval("asymptote"))
 
 
 def test_profile_interval_covers_with_known_autocorrelation():
