@@ -63,6 +63,7 @@ def convert(
         record=record,
         blocks=lambda: line_blocks(raw, accounts, scores, names, semantics),
         explanation=explanation,
+        rows=raw.rows.count,
         skipped=_skipped(raw),
     )
 

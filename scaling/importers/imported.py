@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "ImportedRun", "RawRun", "Written", "to_table", "write"]
 
 
+MANY_ROWS = 20_000  # from here on, making text by column saves more than importing pyarrow takes
+
+
 @dataclass(kw_only=True)
 class RawRun:
     """A foreign run as its log has it: names and numbers of the other trainer, nothing interpreted yet.
@@ -93,6 +96,7 @@ class ImportedRun:
         record: what ``run.json`` says.
         blocks: yields step lines as columns with the evaluation lines among them, in the order of the log; may be called
             again.
+        rows: how many rows the log has.
         explanation: what became of each key.
         skipped: what was not read, and why.
     """
@@ -100,6 +104,7 @@ class ImportedRun:
     record: records.RunRecord
     blocks: Callable[[], Iterator[tuple[StepColumns, list[dict[str, Any]]]]]
     explanation: Explanation
+    rows: int = 0
     skipped: list[records.Skipped] = field(default_factory=list)
 
 
@@ -142,7 +147,10 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
         fresh.mkdir(parents=True)
         with (fresh / records.STEPS).open("w", encoding="utf-8") as steps, (fresh / records.EVALS).open("w") as evals:
             for columns, lines in run.blocks():
-                steps.write(columns.text())
+                if run.rows > MANY_ROWS:
+                    steps.write(columns.text())
+                else:
+                    steps.writelines(_encode(line) + "\n" for line in columns.dicts())
                 evals.writelines(_encode(line) + "\n" for line in lines)
                 counts["step"] += len(columns)
                 counts["eval"] += len(lines)

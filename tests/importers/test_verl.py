@@ -54,7 +54,9 @@ def test_every_step_score_and_gpu_hour_of_a_public_run(shared_data):
     assert run["total_flops"] == pytest.approx((2 + 2 + 6) * 7.07e9 * 447_356_572, rel=0.05)
 
 
-def test_written_run_equals_the_table_in_memory(shared_data, tmp_path):
+@pytest.mark.parametrize("many", [0, 20_000])  # text made by column, and line by line
+def test_written_run_equals_the_table_in_memory(shared_data, tmp_path, monkeypatch, many):
+    monkeypatch.setattr("scaling.importers.imported.MANY_ROWS", many)
     log = shared_data / "verl_qwen2_7b_gpg" / "qwen2-7b_math.log"
     run = read_runs(log, "verl")[0]
     memory = to_table([run])
