@@ -427,7 +427,7 @@ def _complete(
         "status": record.status, "confidence": record.confidence,
         "trainer": record.provenance.get("trainer", ""), "path": str(path),
         "reward_range": _text((record.provenance.get("semantics") or {}).get("reward_range")),
-    }  # fmt: skip
+    } | _settings(record.config)  # fmt: skip
     run |= {f"total_{name}": getattr(total, name) for name in COST_FIELDS if name.endswith("flops")}
     run |= dict.fromkeys(unknown & run.keys(), math.nan)
     if "gpu_hours" in unknown:
@@ -520,8 +520,19 @@ def _eval_curve(part: pd.DataFrame, run: dict[str, Any], *, metric: str, axis: s
         stderr = None
     return Curve(
         compute=x, performance=y, stderr=stderr, axis=axis, metric=metric, run_id=run["run_id"], successes=counts,
-        samples_per_item=k if counts is not None else None, labels=_labels(run),
+        samples_per_item=k if counts is not None else None, labels=_labels(run) | _measured(part),
     )  # fmt: skip
+
+
+def _measured(part: pd.DataFrame) -> dict[str, Any]:
+    """How a curve's scores were measured."""
+    first = part.iloc[0]
+    return {
+        "benchmark": first["benchmark"],
+        "decoding": first["decoding"],
+        "eval_temperature": first["temperature"],
+        "k": first["k"],
+    }
 
 
 def _axis_values(x: np.ndarray, axis: str, run: dict[str, Any]) -> np.ndarray:
@@ -533,7 +544,28 @@ def _axis_values(x: np.ndarray, axis: str, run: dict[str, Any]) -> np.ndarray:
 
 def _labels(run: dict[str, Any]) -> dict[str, Any]:
     keys = ("model", "params", "recipe_hash", "seed", "confidence", "accelerator", "trainer")
-    return {key: run[key] for key in (*keys, "pretraining_comparable", "hyperparameters_tuned")}
+    return {key: run.get(key) for key in (*keys, "pretraining_comparable", "hyperparameters_tuned", "reward_range", *SETTINGS)}
+
+
+# settings of a run that tell recipes apart, by their place in its configuration
+SETTINGS = {
+    "task": ("task", "name"),
+    "group_size": ("grpo", "group_size"),
+    "updates_per_rollout": ("grpo", "updates_per_rollout"),
+    "temperature": ("grpo", "temperature"),
+    "top_p": ("grpo", "top_p"),
+    "max_completion_length": ("grpo", "max_completion_length"),
+}
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """The `SETTINGS` of a run; None where its configuration (a foreign one) does not say."""
+    out = dict.fromkeys(SETTINGS)
+    for name, (group, key) in SETTINGS.items():
+        part = config.get(group) if isinstance(config, dict) else None
+        if isinstance(part, dict):
+            out[name] = part.get(key)
+    return out
 
 
 def _number(value: Any) -> float:
