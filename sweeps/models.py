@@ -133,7 +133,7 @@ class LoraSettings(Strict):
     rank: Count = 16
     alpha: Count = 32
     dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str = Field("all-linear", description="as peft's LoraConfig.target_modules")
+    target_modules: str = Field("all-linear", description="all-linear, or names of modules joined by commas")
 
 
 class HubModel(Strict):
@@ -235,7 +235,7 @@ def load(
         config: which model.
         task: needed by a scratch model without ``path``: its tokenizer decides the vocabulary.
         path: a folder written by `sweeps.pretrain.pretrain` or by ``save_pretrained``; wins over the hub name.
-        seed: of the random weights of a scratch model without ``path``; the global random state is left as it was.
+        seed: of random weights: a scratch model without ``path``, or adapters; the global random state is left as it was.
 
     Raises:
         ConfigError: the folder or hub model is missing, or its tokenizer cannot do what training needs.
@@ -262,7 +262,34 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(where, **kwargs)
     except (OSError, ValueError) as error:
         raise ConfigError(_not_found(config, error, where)) from error
+    if isinstance(config, HubModel) and config.lora is not None:
+        model = _with_adapters(model, config.lora, seed)
     return model, tokenizer
+
+
+def _with_adapters(model: Any, lora: LoraSettings, seed: int) -> Any:
+    import torch
+
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError("model.lora needs peft: pip install 'rl-scaling[lora]'") from error
+    modules: Any = lora.target_modules if lora.target_modules == "all-linear" else lora.target_modules.split(",")
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, settings)
+        except ValueError as error:
+            raise ConfigError(
+                f"model.lora.target_modules={lora.target_modules}: {' '.join(str(error).split())[:200]}"
+            ) from error
 
 
 def load_tokenizer(config: ScratchModel | HubModel, *, path: str | Path | None = None) -> PreTrainedTokenizerBase:

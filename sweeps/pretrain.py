@@ -37,7 +37,9 @@ class PretrainConfig(Strict):
 
     steps: int = Field(ge=1, description="optimiser steps [1]")
     batch: int = Field(ge=1, description="texts a step [1]")
-    learning_rate: float = Field(gt=0, description="peak rate; the model's YAML carries one per size")
+    learning_rate: float | None = Field(
+        gt=0, description="peak rate; null only for public models, which are not pretrained"
+    )
     warmup_steps: int = Field(50, ge=0, description="linear warm-up; then a cosine down to `final_share` of the peak")
     final_share: float = Field(0.05, ge=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
@@ -152,6 +154,8 @@ def pretrain(
     """
     from filelock import FileLock
 
+    if config.learning_rate is None:
+        raise ConfigError(f"pretrain.learning_rate must be set to pretrain {model_config.name}, got null")
     digest = base_hash(model_config, task.config, config)
     folder = Path(directory) / digest
     found = read_base(folder)
@@ -179,6 +183,7 @@ def _train(
     import torch
     from tqdm import tqdm
 
+    peak = float(config.learning_rate or 0)
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -190,7 +195,7 @@ def _train(
         model.to(device)
         optimizer = torch.optim.AdamW(
             model.parameters(),
-            lr=config.learning_rate,
+            lr=peak,
             betas=(0.9, config.adam_beta2),
             weight_decay=config.weight_decay,
             fused=True,
@@ -211,7 +216,7 @@ def _train(
         model.train()
         for step, (input_ids, labels) in enumerate(bar, start=first):
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _rate(config, step)
+                group["lr"] = peak * _rate(config, step)
             loss = _loss(model, input_ids, labels, width, device)
             optimizer.zero_grad()
             loss.backward()

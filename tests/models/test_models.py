@@ -175,3 +175,44 @@ def test_bad_sizes_are_refused(change: dict, words: str):
     }
     with pytest.raises(ValidationError, match=words):
         TypeAdapter(ModelConfig).validate_python({**body, **change})
+
+
+def _missing(cls: Any, body: dict[str, Any], where: str = "") -> list[str]:
+    """Settings of a schema class that a YAML leaves out, nested ones too."""
+    import typing
+
+    from pydantic import BaseModel
+
+    out = [where + name for name in cls.model_fields if name not in body]
+    for name, field in cls.model_fields.items():
+        nested = [
+            t
+            for t in (field.annotation, *typing.get_args(field.annotation))
+            if isinstance(t, type) and issubclass(t, BaseModel)
+        ]
+        if nested and isinstance(body.get(name), dict) and set(body[name]) & set(nested[0].model_fields):
+            out += _missing(nested[0], body[name], f"{where}{name}.")
+    return out
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for g in ("model", "task", "pretrain") for p in (CONF / g).glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_yaml_lists_all_of_its_settings(path: Path):
+    """Hydra refuses an override of a key that the YAML does not have: each setting must stand there."""
+    from sweeps import tasks
+    from sweeps.pretrain import PretrainConfig
+
+    body = yaml.safe_load(path.read_text())
+    families = {c.model_fields["name"].default: c for c in (*tasks._FAMILIES, tasks.MixConfig)}
+    if path.parent.name == "task":
+        cls: Any = families[body["name"]]
+        for nested in body.get("tasks", {}).values():
+            assert _missing(families[nested["name"]], nested) == []
+    else:
+        cls = (
+            PretrainConfig
+            if path.parent.name == "pretrain"
+            else {"scratch": ScratchModel, "hub": HubModel}[body["kind"]]
+        )
+    assert _missing(cls, body) == []
