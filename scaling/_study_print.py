@@ -42,7 +42,8 @@ def slug(name: str) -> str:
         >>> slug("Qwen/Qwen2.5 · ../x")
         'Qwen-Qwen2.5-x'
     """
-    return re.sub(r"-?\.\.-?|[^A-Za-z0-9_.=-]+", "-", name).strip("-.")[:60] or "group"
+    safe = re.sub(r"[^A-Za-z0-9_.=-]|\.{2,}", "-", name)
+    return re.sub(r"-{2,}", "-", safe).strip("-.")[:60] or "group"
 
 
 def escape(text: str) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from scaling import plot
 from scaling.curve import AXES
 from scaling.fitting import Fit
+from scaling.fitting.status import Status
 from scaling.report.gather import Analysis
 from scaling.report.page import Figure, Note, Pair, Section, Table
 from scaling.report.tables import asymptote_text, summary_frame
@@ -71,8 +72,9 @@ def asymptotes(a: Analysis) -> Section | None:
         cells["law"] = _law(fit)
         rows.append(cells)
     parts: list[Figure | Pair | Table | Note] = []
-    if fits:
-        figure = plot.asymptotes(fits, style=a.style)
+    judged = {name: fit for name, fit in fits.items() if fit.status in (Status.IDENTIFIED, Status.NOT_IDENTIFIED)}
+    if judged:
+        figure = plot.asymptotes(judged, style=a.style)
         parts.append(
             Figure(
                 figure,

@@ -95,6 +95,7 @@ class Analysis:
         curves: axis -> group name -> curves of pass@1, one a run; an axis is missing where no run has it.
         fits: axis -> group name -> fit.
         notes: what could not be done, and why, one line each.
+        decoding: under which the fitted scores were taken.
         settings: law, draws, seed, fit_after: what the fits were asked for.
     """
 
@@ -105,6 +106,7 @@ class Analysis:
     fits: Mapping[str, Mapping[str, Fit | Rescaled]]
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    decoding: str = "sampled"
 
     @cached_property
     def style(self) -> dict[str, Look]:
@@ -170,10 +172,11 @@ def gather(
     """
     notes: list[str] = []
     benchmark = main_benchmark(table, benchmark, notes)
+    decoding = main_decoding(table, benchmark, notes)
     groups = group_runs(table)
     curves: dict[str, dict[str, list[Curve]]] = {}
     for axis in AXES:
-        found = {g.name: _curves_of(table, g, benchmark, axis, notes) for g in groups} if benchmark else {}
+        found = {g.name: _curves_of(table, g, benchmark, decoding, axis, notes) for g in groups} if benchmark else {}
         curves[axis] = {name: members for name, members in found.items() if members}
         lacking = [name for name, members in found.items() if not members]
         if lacking and benchmark:
@@ -217,6 +220,7 @@ def gather(
             "level": 0.9,
             "full": len(table.runs) <= FULL_RUNS if full is None else full,
         },
+        decoding,
     )
 
 
@@ -243,7 +247,9 @@ def _fit_one(job: tuple[Any, ...]) -> Fit | str:
 
 def main_benchmark(table: RunTable, benchmark: str | None, notes: list[str] | None = None) -> str | None:
     """The benchmark asked for, else the one that most runs (then most evaluations) have; None where there is none."""
-    sampled: Any = table.evals[table.evals["decoding"] == "sampled"] if len(table.evals) else table.evals
+    sampled: Any = table.evals
+    if len(sampled) and (sampled["step"] > 0).any():
+        sampled = sampled[sampled["step"] > 0]
     if benchmark is not None:
         known = sorted(sampled["benchmark"].unique()) if len(sampled) else []
         if benchmark not in known:
@@ -258,6 +264,19 @@ def main_benchmark(table: RunTable, benchmark: str | None, notes: list[str] | No
     if len(counts) > 1 and notes is not None:
         notes.append(f"of {len(counts)} benchmarks {best} is fitted; choose another with --benchmark")
     return str(best)
+
+
+def main_decoding(table: RunTable, benchmark: str | None, notes: list[str]) -> str:
+    """``sampled`` where trained models were sampled on the benchmark, else the decoding most used on them."""
+    evals: Any = table.evals
+    if benchmark is None:
+        return "sampled"
+    part = evals[(evals["benchmark"] == benchmark) & (evals["step"] > 0)]
+    counts = part["decoding"].value_counts()
+    if "sampled" in counts.index or not len(counts):
+        return "sampled"
+    notes.append(f"no trained model was sampled on {benchmark}: its scores are under {counts.index[0]} decoding")
+    return str(counts.index[0])
 
 
 def group_runs(table: RunTable) -> list[Group]:
@@ -333,11 +352,13 @@ def _flat(config: Any, prefix: str = "") -> dict[str, str]:
     return out
 
 
-def _curves_of(table: RunTable, group: Group, benchmark: str | None, axis: str, notes: list[str]) -> list[Curve]:
+def _curves_of(
+    table: RunTable, group: Group, benchmark: str | None, decoding: str, axis: str, notes: list[str]
+) -> list[Curve]:
     """Curves of a group for display and fitting; runs that lack the axis are left out (the caller says so)."""
     evals: Any = table.evals
     part: Any = evals[
-        evals["run_id"].isin(group.run_ids) & (evals["benchmark"] == benchmark) & (evals["decoding"] == "sampled")
+        evals["run_id"].isin(group.run_ids) & (evals["benchmark"] == benchmark) & (evals["decoding"] == decoding)
     ]
     part = part[part[axis].notna()]
     if axis != "pretraining_flops_ratio" and len(part) and not (part[axis] > 0).any():
@@ -348,7 +369,7 @@ def _curves_of(table: RunTable, group: Group, benchmark: str | None, axis: str, 
     if group.shared and axis == "gpu_hours":  # to be shown, never fitted
         usable = RunTable(usable.runs.assign(shared=False), usable.steps, usable.evals)
     try:
-        grouped = usable.curves(benchmark=benchmark, axis=axis, by="run_id", decoding="sampled")
+        grouped = usable.curves(benchmark=benchmark, axis=axis, by="run_id", decoding=decoding)
     except ScalingError as error:
         notes.append(f"{group.name} is not shown on {axis}: {error}")
         return []

@@ -29,7 +29,7 @@ def against_pretraining(a: Analysis) -> Section | None:
             a.table.evals["run_id"].isin(group.run_ids) & (a.table.evals["benchmark"] == a.benchmark)
         ]
         base, best, _ = base_scores(evals)
-        last = last_scores(evals)
+        last = last_scores(evals, a.decoding)
         if not last.size or not math.isfinite(base):
             continue
         rows.append(
@@ -38,10 +38,12 @@ def against_pretraining(a: Analysis) -> Section | None:
                 "pretraining_flops": group.pretraining_flops,
                 "params": group.params,
                 "base": base,
-                "base_stderr": _stderr(evals[evals["step"] == 0]),
+                "base_stderr": _stderr(evals[evals["step"] == 0], a.decoding),
                 "best_decoding": best,
                 "final": float(last.mean()),
-                "final_stderr": _stderr(evals[evals["step"] == evals.groupby("run_id")["step"].transform("max")]),
+                "final_stderr": _stderr(
+                    evals[evals["step"] == evals.groupby("run_id")["step"].transform("max")], a.decoding
+                ),
                 "gain_over_best_decoding": float(last.mean()) - best,
                 "rl_flops": float(a.table.runs.loc[a.table.runs["run_id"].isin(group.run_ids), "total_flops"].max()),
             }
@@ -156,9 +158,9 @@ def _points(lines: list[ledger_table.LedgerLine]) -> list[dict[str, Any]]:
     ]
 
 
-def _stderr(evals: Any) -> float:
+def _stderr(evals: Any, decoding: str) -> float:
     """Standard error of the mean over runs, from sampling within each."""
-    part = evals[evals["decoding"] == "sampled"]["stderr"].to_numpy(float)
+    part = evals[evals["decoding"] == decoding]["stderr"].to_numpy(float)
     return float(np.sqrt(np.nansum(part**2)) / part.size) if part.size else math.nan
 
 

@@ -52,7 +52,7 @@ def _summary_row(a: Analysis, group: Group) -> dict[str, Any]:
     evals: Any = a.table.evals[a.table.evals["run_id"].isin(group.run_ids)]
     evals = evals[evals["benchmark"] == a.benchmark] if len(evals) else evals
     base, best, which = base_scores(evals)
-    last = last_scores(evals)
+    last = last_scores(evals, a.decoding)
     found = a.fits.get(a.axis, {}).get(group.name)
     low, high = found.interval("asymptote", 0.9) if isinstance(found, Fit) else (-math.inf, math.inf)
     share = (runs["total_flops"] / runs["pretraining_flops"]).max()
@@ -103,9 +103,9 @@ def base_scores(evals: Any) -> tuple[float, float, str]:
     return sampled, float(known.max()), which
 
 
-def last_scores(evals: Any) -> np.ndarray:
+def last_scores(evals: Any, decoding: str) -> np.ndarray:
     """Accuracy at the last evaluation of each run."""
-    sampled = evals[evals["decoding"] == "sampled"] if len(evals) else evals
+    sampled = evals[evals["decoding"] == decoding] if len(evals) else evals
     if not len(sampled):
         return np.array([])
     last = sampled.sort_values("step", kind="stable").groupby("run_id")["pass@1"].last()

@@ -106,18 +106,20 @@ def agreement(a: Analysis) -> Section | None:
             continue
         reward, accuracy, stderr, reward_error = found
         pairs[group.name] = (reward, accuracy, stderr)
-        change, change_error = _late_change(accuracy, stderr)
-        gain, gain_error = _late_change(reward, reward_error)
-        verdict = _verdict(gain, gain_error, change, change_error)
+        whole = [_change(v, e, first=0.0) for v, e in ((reward, reward_error), (accuracy, stderr))]
+        late = [_change(v, e, first=0.5) for v, e in ((reward, reward_error), (accuracy, stderr))]
+        verdict = _verdict(whole, late)
         raw.append(
             {
                 "group": group.name,
                 "evaluations": len(reward),
                 "rank_correlation": _rank_correlation(reward, accuracy),
-                "late_reward_change": gain,
-                "late_reward_change_stderr": gain_error,
-                "late_accuracy_change": change,
-                "late_accuracy_change_stderr": change_error,
+                **{
+                    f"{part}_{what}_change{suffix}": value
+                    for part, both in (("whole", whole), ("late", late))
+                    for what, pair in zip(("reward", "accuracy"), both)
+                    for suffix, value in zip(("", "_stderr"), pair)
+                },
                 "verdict": verdict,
             }
         )
@@ -126,8 +128,10 @@ def agreement(a: Analysis) -> Section | None:
                 "size and recipe": group.name,
                 "evaluations": len(reward),
                 "rank correlation": score(raw[-1]["rank_correlation"]),
-                "reward, second half": _signed(gain, gain_error),
-                "held-out, second half": _signed(change, change_error),
+                "reward": _signed(*whole[0]),
+                "held-out": _signed(*whole[1]),
+                "reward, second half": _signed(*late[0]),
+                "held-out, second half": _signed(*late[1]),
                 "verdict": verdict,
             }
         )
@@ -148,9 +152,8 @@ def agreement(a: Analysis) -> Section | None:
         ),
         Table(
             pd.DataFrame(rows),
-            "Second half: mean of the last quarter of the evaluations less that of the quarter before, with 90 % "
-            "error. They part ways "
-            "where reward rises and accuracy falls by more than that error.",
+            "Mean of the last quarter of the evaluations less that of the first; second half: less that of the third; "
+            "with 90 % error. They part ways where reward rises and accuracy falls by more than that error.",
             "agreement",
             pd.DataFrame(raw),
         ),
@@ -220,7 +223,7 @@ def _paired(a: Analysis, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if "reward" not in steps.columns or a.benchmark is None:
         return None
     at, values = steps["step"].to_numpy(int), steps["reward"].to_numpy(float)
-    sampled: Any = evals[(evals["benchmark"] == a.benchmark) & (evals["decoding"] == "sampled") & (evals["step"] > 0)]
+    sampled: Any = evals[(evals["benchmark"] == a.benchmark) & (evals["decoding"] == a.decoding) & (evals["step"] > 0)]
     for run in group.run_ids:
         rows = a.rows_by_run.get(run)
         points: Any = sampled[sampled["run_id"] == run].sort_values("step")
@@ -240,23 +243,32 @@ def _paired(a: Analysis, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return None
 
 
-def _late_change(values: np.ndarray, stderr: np.ndarray) -> tuple[float, float]:
-    """Mean of the last quarter less that of the third, and its standard error."""
-    n = len(values)
-    third, last = slice(n // 2, n // 2 + max(1, n // 4)), slice(n - max(1, n // 4), n)
-    error = math.sqrt(sum(float(np.nansum(stderr[s] ** 2)) / max(1, len(values[s])) ** 2 for s in (third, last)))
-    return float(np.nanmean(values[last]) - np.nanmean(values[third])), error
+def _change(values: np.ndarray, stderr: np.ndarray, *, first: float) -> tuple[float, float]:
+    """Mean of the last quarter less that of the quarter that begins at ``first``, and its standard error.
+
+    The error is the larger of that from sampling and that from the spread of the evaluations within each quarter.
+    """
+    n, width = len(values), max(1, len(values) // 4)
+    parts = [slice(int(first * n), int(first * n) + width), slice(n - width, n)]
+    variance = 0.0
+    for part in parts:
+        sampling = float(np.nansum(stderr[part] ** 2)) / width**2
+        spread = float(np.nanvar(values[part], ddof=1)) / width if width > 1 else 0.0
+        variance += max(sampling, spread)
+    return float(np.nanmean(values[parts[1]]) - np.nanmean(values[parts[0]])), math.sqrt(variance)
 
 
-def _verdict(gain: float, gain_error: float, change: float, change_error: float) -> str:
+def _verdict(whole: list[tuple[float, float]], late: list[tuple[float, float]]) -> str:
+    """What reward and accuracy did together, over the run and in its second half."""
     z = 1.645
-    if gain > z * gain_error and change < -z * change_error:
-        return "part ways: reward up, held-out down"
-    if gain > z * gain_error and abs(change) <= z * change_error:
-        return "reward rises, held-out within noise"
-    if abs(change) <= z * change_error:
-        return "both within noise"
-    return "agree" if (gain > 0) == (change > 0) else "differ"
+    for (gain, gain_error), (change, change_error) in (whole, late):
+        if gain > z * gain_error and change < -z * change_error:
+            return "part ways: reward up, held-out down"
+    (gain, gain_error), (change, change_error) = whole
+    moved, followed = abs(gain) > z * gain_error, abs(change) > z * change_error
+    if not followed:
+        return "reward moves, held-out within noise" if moved else "both within noise"
+    return "agree" if moved and (gain > 0) == (change > 0) else "differ"
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:

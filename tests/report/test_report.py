@@ -236,3 +236,45 @@ def test_several_processes_give_the_same_numbers(table, monkeypatch):
         for name, found in one.fits[axis].items():
             assert two.fits[axis][name].interval("asymptote") == found.interval("asymptote")
             assert two.fits[axis][name].status == found.status
+
+
+@pytest.fixture
+def shared_verl_log(shared_data):
+    path = shared_data / "verl_qwen2_7b_gpg" / "qwen2-7b_math.log"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not among the outside data")
+    return path
+
+
+def test_an_imported_run_flows_on_and_its_hacked_reward_is_told(shared_verl_log, tmp_path):
+    from scaling import importers
+
+    table = importers.load(shared_verl_log, source="verl")
+    page = report.write(table, tmp_path / "out", draws=100, benchmark="DigitalLearningGmbH/MATH-lighteval")
+    text = page.read_text(encoding="utf-8")
+    assert "its scores are under greedy decoding" in text
+    row = json.loads((tmp_path / "out" / "agreement.json").read_text())[0]
+    assert row["whole_reward_change"] > 0.05 and row["whole_accuracy_change"] < 0
+    assert row["rank_correlation"] < 0 and row["verdict"].startswith("part ways")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())[0]["verdict"] != "identified"
+
+
+def test_reward_and_accuracy_that_part_ways_are_told():
+    import numpy as np
+
+    from scaling.report.training import _change, _verdict
+
+    rng, n = np.random.default_rng(0), 40
+    error = np.full(n, 0.01)
+    up, flat = np.linspace(0.2, 0.6, n), np.full(n, 0.5)
+    noise = rng.normal(0, 0.01, (4, n))
+
+    def verdict(reward, accuracy):
+        pairs = [[_change(v, error, first=f) for v in (reward, accuracy)] for f in (0.0, 0.5)]
+        return _verdict(*pairs)
+
+    assert verdict(up + noise[0], up + noise[1]) == "agree"
+    assert verdict(up + noise[0], 0.8 - up + noise[1]).startswith("part ways")
+    assert verdict(up + noise[0], flat + noise[1]) == "reward moves, held-out within noise"
+    late = np.where(np.arange(n) < n // 2, up, 0.8 - up)  # rises, then falls in the second half
+    assert verdict(up + noise[0], late + noise[1]).startswith("part ways")
