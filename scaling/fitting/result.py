@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
+from scaling.fitting.bootstrap import ar_noise
 from scaling.fitting.data import Prepared, prepare
 from scaling.fitting.draws import at_compute, quantile, reach
 from scaling.fitting.identify import Verdict, judge
@@ -155,28 +156,36 @@ class Fit:
         c = np.ravel(np.asarray(compute, dtype=float))
         if not self.draws.size:
             nothing = np.full(c.shape, np.nan)
-            return Forecast(
-                c,
-                nothing,
-                np.full(c.shape, -np.inf),
-                np.full(c.shape, np.inf),
-                level,
-                self.axis,
-                of,
-                noise,
-                self.message,
-            )
-        rng = np.random.default_rng([self.seed, 1])
-        draws = self.new_seed if noise == "observation" and self.new_seed is not None else self.draws
-        values, note = at_compute(draws, c), ""
+            ends = np.full(c.shape, -np.inf), np.full(c.shape, np.inf)
+            return Forecast(c, nothing, *ends, level, self.axis, of, noise, self.message)
+        note = ""
         if of == "population":
             error = item_error(self.curves, self.n_items)
             note = f"item error from {error.source}, {error.n_items} items"
-            values = values + error.sd(values) * rng.standard_normal((draws.size, 1))
-        if noise == "observation":
-            values = values + draws["sigma"][:, None] * rng.standard_normal(values.shape)
+        values = self.simulate(c, of=of, noise=noise)
         low, median, high = np.quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
         return Forecast(c, median, low, high, level, self.axis, of, noise, note)
+
+    def simulate(self, compute: ArrayLike, *, of: str = "benchmark", noise: str = "curve") -> Array:
+        """What every draw predicts at ``compute``, shape ``(draws, n)``: for bands of anything made of several scores.
+
+        With ``noise="observation"`` each row is a run's successive evaluations, autocorrelated as the fitted ones, so that e.g.
+        the mean of the last five evaluations is the mean along the row.
+
+        Args:
+            compute: where, shape ``(n,)``, ascending [unit of the axis].
+            of: as in `forecast`.
+            noise: as in `forecast`.
+        """
+        c = np.ravel(np.asarray(compute, dtype=float))
+        rng = np.random.default_rng([self.seed, 1])
+        draws = self.new_seed if noise == "observation" and self.new_seed is not None else self.draws
+        values = at_compute(draws, c)
+        if of == "population":
+            values = values + item_error(self.curves, self.n_items).sd(values) * rng.standard_normal((draws.size, 1))
+        if noise == "observation":
+            values = values + ar_noise(draws["rho"], draws["sigma"], c.size, rng)
+        return values
 
     def compute_to_reach(self, score: float, *, level: float = 0.9) -> Reach:
         """Compute at which the curve reaches ``score``, with the probability that it never does."""
