@@ -86,8 +86,10 @@ def test_commands_and_their_options_exist(page):
         command: click.Command | None = cli
         rest = list(words)
         while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-            command = command.get_command(context, rest.pop(0))
+            name = rest.pop(0)
+            command = command.get_command(context, name)
             assert command is not None, f"{page.name}: no command {' '.join(words)}"
+        assert isinstance(command, click.Command), f"{' '.join(words)} resolves to {command!r}, which is no command"
         options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help", "--version"}
         unknown = [w.split("=")[0] for w in rest if w.startswith("--") and w.split("=")[0] not in options]
         assert not unknown, f"{page.name}: {' '.join(words)} has no option {unknown}"
