@@ -142,7 +142,8 @@ def _part(part: Figure | Pair | Table | Note | Text, figures: list[str]) -> str:
     layout: Any = part.figure.layout
     height = layout.height or 420
     return (
-        f'<figure><div class="plot" id="figure-{number}" style="height:{int(height)}px"></div>'
+        f'<figure><div class="plot" id="figure-{number}" role="img" aria-label="{_esc(part.caption)}" '
+        f'style="height:{int(height)}px"></div>'
         f"<figcaption>{_esc(part.caption)}</figcaption></figure>"
     )
 
