@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -163,9 +164,14 @@ class HubModel(Strict):
     hyperparameters: Hyperparameters
 
     def identity(self) -> dict[str, Any]:
-        """All that determines the weights that training starts from, and which of them it changes."""
+        """All that determines the weights that training starts from, and which of them it changes.
+
+        A local folder is known by what is in it, wherever it lies: its config and samples of its weights.
+        """
         fields = {"kind", "name_or_path", "revision", "dtype", "lora", "pad_token", "chat_template"}
-        return self.model_dump(include=fields)
+        out = self.model_dump(include=fields)
+        folder = Path(self.name_or_path).expanduser()
+        return out | {"name_or_path": _fingerprint(folder)} if folder.is_dir() else out
 
     @property
     def pretraining_tokens(self) -> float | None:
@@ -331,6 +337,20 @@ def task_sizes(config: ScratchModel, task: Any) -> dict[str, int]:
             f"model {config.name} is trained from scratch and needs a task with texts and a tokenizer (chain), got task {got}"
         )
     return {"vocab_size": len(task.tokens), "positions": task.prompt_width + task.max_completion_length}
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash of config.json and of name, size, first and last megabyte of every weights file."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        if path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(2**20))
+                file.seek(max(0, size - 2**20))
+                digest.update(file.read(2**20))
+    return f"local:{digest.hexdigest()[:16]}"
 
 
 def _place(config: ScratchModel | HubModel) -> str:

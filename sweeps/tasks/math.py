@@ -117,7 +117,10 @@ class MathTask:
 
     def reward_functions(self) -> list[Callable[..., list[float]]]:
         """``correct`` (or the control), then ``format`` where it has a weight."""
-        functions = [as_reward(self.config.reward, correct=self.verify, well_formed=self.well_formed)]
+        if self.config.reward == "correct":
+            functions: list[Callable[..., list[float]]] = [self._correct()]
+        else:
+            functions = [as_reward(self.config.reward, correct=self.verify, well_formed=self.well_formed)]
         if self.config.format_weight and self.config.reward != "format":
             weight = self.config.format_weight
 
@@ -126,6 +129,16 @@ class MathTask:
 
             functions.append(format)
         return functions
+
+    def _correct(self) -> Callable[..., list[float]]:
+        def correct(completions: Sequence[Any], answer: Sequence[str], log_metric: Any = None, **_: Any) -> list[float]:
+            outcomes = self.verifier.outcomes([text_of(c) for c in completions], answer)
+            if log_metric is not None:  # TRL's: what could not be checked is seen in every log, never silently 0
+                for name in ("unparsed", "timeout", "error"):
+                    log_metric(f"verifier/{name}", outcomes.count(name) / max(1, len(outcomes)))
+            return [1.0 if outcome == "correct" else 0.0 for outcome in outcomes]
+
+        return correct
 
     def verify(self, completions: Sequence[str], answers: Sequence[str]) -> list[float]:
         """1.0 where math-verify finds the completion's answer equal to the gold answer."""

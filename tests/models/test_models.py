@@ -101,6 +101,21 @@ def test_local_folder_of_each_architecture_loads_counts_and_generates(architectu
     assert out.shape == (2, 6)
 
 
+def test_a_local_folder_is_known_by_its_content(tmp_path: Path):
+    import shutil
+
+    import torch
+
+    first = hub(save_small(tmp_path / "a", "llama"))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert hub(tmp_path / "b").identity() == first.identity()
+    model, _ = load(first)
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1.0
+    model.save_pretrained(tmp_path / "b")
+    assert hub(tmp_path / "b").identity() != first.identity()
+
+
 def test_scratch_model_shape_and_random_state(tmp_path: Path):
     import torch
 

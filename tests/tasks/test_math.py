@@ -182,6 +182,9 @@ def test_math_task_splits_and_rewards(tmp_path: Path, verifier: MathVerifier):
     columns = {"prompts": ["p"] * 3, "answer": ["7"] * 3, "completions": [r"\boxed{7}", "7", r"\boxed{8}"]}
     assert correct(**columns) == [1.0, 1.0, 0.0] and form(**columns) == [0.1, 0.0, 0.1]
     assert (correct.__name__, form.__name__) == ("correct", "format")
+    logged: dict[str, float] = {}
+    correct(prompts=["p"] * 4, answer=["7"] * 4, completions=["none", "7", "7", "8"], log_metric=logged.__setitem__)
+    assert logged == {"verifier/unparsed": 0.25, "verifier/timeout": 0.0, "verifier/error": 0.0}
     assert benches["other"].guess_rate == 0.5, "the best constant guess of a benchmark's own answers"
 
 
