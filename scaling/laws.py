@@ -147,7 +147,7 @@ class Power(Law):
 
     Example:
         >>> law = Power(asymptote=0.6, efficiency_exponent=0.5, scale=2.0)
-        >>> float(law(100.0)), law.invert(0.4)
+        >>> float(law(100.0)), round(law.invert(0.4), 6)
         (0.4, 100.0)
     """
 

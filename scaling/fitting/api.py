@@ -70,6 +70,21 @@ def fit(
     Raises:
         ScalingError: the curves cannot be fitted together, a share is outside [0, 1], or an option is impossible.
         UnknownName: no such law.
+
+    Example:
+        >>> import numpy as np, scaling
+        >>> law = scaling.Sigmoid(asymptote=0.6, efficiency_exponent=1.5, c_mid=100.0, r_0=0.2)
+        >>> compute = np.linspace(20.0, 1000.0, 50)
+        >>> noise = np.random.default_rng(1).normal(0.0, 0.005, 50)
+        >>> fit = scaling.fit(scaling.Curve(compute=compute, performance=law(compute) + noise))
+        >>> fit.identified
+        True
+        >>> low, high = fit.interval("asymptote")
+        >>> low < 0.6 < high and high - low < 0.03
+        True
+        >>> short = scaling.fit(scaling.Curve(compute=compute[:5], performance=(law(compute) + noise)[:5]))
+        >>> short.identified
+        False
     """
     if draws < 1:
         raise ScalingError(f"draws must be at least 1, got {draws}")
@@ -146,8 +161,9 @@ def _bootstrapped(marginal: Marginal, data: Prepared, limits: dict, r_0: float |
 
 def _bounds(data: Prepared, given: dict[str, tuple[float, float]] | None) -> dict[str, tuple[float, float]]:
     out: dict[str, tuple[float, float]] = {}
-    if not data.unit:  # a score that is no share: an asymptote three ranges away is not told from none
-        low, high = min(s.y.min() for s in data.series), max(s.y.max() for s in data.series)
+    scores = np.concatenate([s.y for s in data.series])
+    if not data.unit and scores.size:  # a score that is no share: an asymptote three ranges away is not told from none
+        low, high = float(scores.min()), float(scores.max())
         reach = 3.0 * max(high - low, 1e-9)
         out = {"asymptote": (low - reach, high + reach), "r_0": (low - reach, high + reach)}
     known = {name for law in LAWS.values() for name in law.bounds} - {"c_mid", "log_error"}

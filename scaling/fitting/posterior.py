@@ -87,7 +87,7 @@ class Marginal:
             loc, scale, (low2, high2), log_p = second_coefficient(problem, first, center, cov, rss)
             second = sample_between(loc, scale, low2, high2, nu + 1, rng.random(k))
             log_weight += log_p - here.log_second[:, 0]
-            whole = whole * (1.0 + ((second - loc) / scale) ** 2 / (nu + 1))
+            whole = whole * (1.0 + np.minimum(np.abs(second - loc) / scale, 1e100) ** 2 / (nu + 1))
         coefficients = complete(problem, first, second)
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(law.amplitude(coefficients)), 1e-6))
         log_weight += log_amplitude - here.log_amplitude[:, 0]

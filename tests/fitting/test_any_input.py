@@ -1,0 +1,55 @@
+"""Whatever the numbers: a named status with float intervals, or a one-line error; never a crash or a warning of ours."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import scaling
+from scaling import Curve, ScalingError
+from scaling.fitting.status import Status
+
+scores = st.one_of(st.floats(0.0, 1.0), st.just(float("nan")), st.sampled_from([0.0, 1.0, 0.5]))
+points = st.lists(
+    st.tuples(st.one_of(st.floats(0.0, 1e22), st.sampled_from([0.0, 1.0, 2.0, 3.0])), scores), max_size=14
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(points, st.sampled_from(["ensemble", "sigmoid", "power", "log_linear", "linear_log", "constant"]), st.booleans())
+def test_any_points(values, law, reward):
+    compute = np.array([v[0] for v in values])
+    curve = Curve(compute=compute, performance=[v[1] for v in values], metric="reward" if reward else "pass@1")
+    try:
+        fit = scaling.fit(curve, law=law, draws=40)
+    except ScalingError as error:
+        assert "\n" not in str(error)
+        return
+    assert isinstance(fit.status, Status) and isinstance(fit.summary(), str)
+    for name in ("asymptote", "efficiency_exponent", "c_mid", "r_0", "sigma"):
+        low, high = fit.interval(name)
+        assert isinstance(low, float) and isinstance(high, float) and low <= high
+    band = fit.forecast([1.0, 1e23])
+    if fit.draws.size:
+        assert np.all(band.low <= band.high)
+    reach = fit.compute_to_reach(0.7)
+    assert np.isnan(reach.median) or 0 <= reach.never <= 1
+
+
+def test_examples_run():
+    import scaling.curve
+    import scaling.fitting.api
+    import scaling.laws
+
+    for module in (scaling.laws, scaling.fitting.api, scaling.curve, scaling):
+        assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("bad", [[1.0, "x"], None])
+def test_a_curve_of_no_numbers_is_a_one_line_error(bad):
+    with pytest.raises((ScalingError, TypeError)):
+        Curve(compute=[1.0, 2.0], performance=bad)
