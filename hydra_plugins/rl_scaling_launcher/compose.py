@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 __all__ = ["Composer"]
 
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
+WORD = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 MISSING = object()
 
 
@@ -96,13 +97,24 @@ def _set(body: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _references(value: Any) -> set[str]:
-    """Keys that interpolations name; ``""`` stands for one that cannot be told (relative, nested, a resolver)."""
+    """Keys that interpolations may read; ``""`` stands for one that cannot be told (relative or nested).
+
+    Of a resolver's arguments every dotted word counts as a key: ``${oc.select:a.b,1.0}`` may read ``a.b``.
+    """
     if isinstance(value, dict):
         return {r for child in value.values() for r in _references(child)}
     if isinstance(value, list):
         return {r for child in value for r in _references(child)}
     if not isinstance(value, str) or "${" not in value:
         return set()
-    found = set(REFERENCE.findall(value))
-    odd = value.count("${") != len(REFERENCE.findall(value)) or any(not re.fullmatch(r"[\w.]+", r) or r.startswith(".") for r in found)
-    return {""} if odd else found
+    found = REFERENCE.findall(value)
+    if value.count("${") != len(found):
+        return {""}
+    keys: set[str] = set()
+    for inner in found:
+        resolver, colon, arguments = inner.partition(":")
+        parts = arguments.split(",") if colon else [resolver]
+        if any(part.strip().startswith(".") or "[" in part for part in parts):
+            return {""}
+        keys.update(word for part in parts for word in WORD.findall(part))
+    return keys

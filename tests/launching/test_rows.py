@@ -86,7 +86,33 @@ def test_a_budget_covers_another_when_no_run_could_outlast_it(a: tuple[int | Non
     assert covers(ours, theirs) == larger
 
 
+def test_what_an_interpolation_may_read() -> None:
+    from hydra_plugins.rl_scaling_launcher.compose import _references
+
+    assert _references({"a": "${model.x}", "b": ["${oc.select:model.y.z,1.0e-3}", "t ${c} ${d}"]}) == {"model.x", "model.y.z", "e", "c", "d"}
+    assert _references("${.x}") == _references("${a.${b}}") == _references("${a[0]}") == {""}
+
+
 class TestComposer:
+    def test_a_seed_is_set_without_composing_anew(self) -> None:
+        """The configuration that ships must stay on the quick way: a grid of thousands depends on it."""
+        from hydra._internal.hydra import Hydra
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.types import RunMode
+
+        from hydra_plugins.rl_scaling_launcher import register
+        from hydra_plugins.rl_scaling_launcher.compose import Composer
+
+        register()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            hydra: Hydra = GlobalHydra.instance().hydra  # type: ignore[assignment]
+            composer = Composer(hydra.config_loader, hydra.compose_config("config", [], run_mode=RunMode.MULTIRUN))
+            full, calls = composer._full, []
+            composer._full = lambda overrides: calls.append(overrides) or full(overrides)  # type: ignore[method-assign]
+            for i in range(5):
+                assert composer.compose([f"seed={i}", "model=scratch_16", f"budget.steps={i + 1}"])["seed"] == i
+            assert len(calls) == 1
+
     KEYS = (
         "seed=3", "model=scratch_16", "model=scratch_64", "budget.steps=7", "budget=r1", "grpo.group_size=4", "grpo=cispo", "name=abc",
         "model.hyperparameters.learning_rate=0.5", "pretrain.learning_rate=0.1", "eval.early=[0,1]", "+task.zipf2=1", "++grpo.beta=0.1",
