@@ -162,7 +162,7 @@ def figures(
     import matplotlib  # pyright: ignore[reportMissingImports]
 
     matplotlib.use("Agg")
-    settings = {"pdf.fonttype": 42, "svg.fonttype": "path", "font.size": 8, "svg.hashsalt": "rl-scaling"}
+    settings: Any = {"pdf.fonttype": 42, "svg.fonttype": "path", "font.size": 8, "svg.hashsalt": "rl-scaling"}
     with matplotlib.rc_context(settings):
         for name, drawn in (("curves", _curves(curves, fits, level)), ("asymptotes", _asymptotes(curves, fits, level))):
             for ending in ("pdf", "svg"):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scaling import records
 from scaling.curve import Curve
-from scaling.errors import RecordError, ScalingError, UnknownName
+from scaling.errors import ScalingError, UnknownName
 from scaling.fitting import Fit, fit
 from scaling.plot import Look, looks
+from scaling.report.groups import Group, group_runs, main_benchmark, main_decoding
 from scaling.runs import RunTable
 
 __all__ = ["Analysis", "Group", "gather", "main_benchmark"]
@@ -26,36 +23,6 @@ FULL_RUNS = 24
 PARALLEL_RUNS = 48
 AXES = ("gpu_hours", "total_flops", "pretraining_flops_ratio")
 BASE_DECODINGS = ("greedy", "forced_trace")  # and maj@k: a base's best decoding at step 0
-
-# keys of a configuration that never tell recipes apart
-_NOT_RECIPE = (
-    "seed",
-    "model",
-    "budget",
-    "cluster",
-    "tracking",
-    "eval",
-    "launch",
-    "hydra",
-    "pretrain",
-    "output",
-    "name",
-    "sweep",
-)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs of one law: the same model, pretraining and recipe, differing in seeds."""
-
-    name: str
-    model: str
-    params: float
-    recipe: str
-    recipe_hash: str
-    pretraining_flops: float
-    run_ids: tuple[str, ...]
-    shared: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,113 +210,6 @@ def _fit_one(job: tuple[Any, ...]) -> Fit | str:
         raise
     except ScalingError as error:
         return str(error)
-
-
-def main_benchmark(table: RunTable, benchmark: str | None, notes: list[str] | None = None) -> str | None:
-    """The benchmark asked for, else the one that most runs (then most evaluations) have; None where there is none."""
-    sampled: Any = table.evals
-    if len(sampled) and (sampled["step"] > 0).any():
-        sampled = sampled[sampled["step"] > 0]
-    if benchmark is not None:
-        known = sorted(sampled["benchmark"].unique()) if len(sampled) else []
-        if benchmark not in known:
-            raise UnknownName(f"benchmark must be one of {', '.join(known) or '(none recorded)'}, got {benchmark!r}")
-        return benchmark
-    if not len(sampled):
-        if notes is not None:
-            notes.append("no held-out evaluation is recorded: nothing can be fitted")
-        return None
-    counts: Any = sampled.groupby("benchmark").agg(runs=("run_id", "nunique"), rows=("run_id", "size"))
-    best = counts.sort_values(["runs", "rows"], ascending=False, kind="stable").index[0]
-    if len(counts) > 1 and notes is not None:
-        notes.append(f"of {len(counts)} benchmarks {best} is fitted; choose another with --benchmark")
-    return str(best)
-
-
-def main_decoding(table: RunTable, benchmark: str | None, notes: list[str]) -> str:
-    """``sampled`` where trained models were sampled on the benchmark, else the decoding most used on them."""
-    evals: Any = table.evals
-    if benchmark is None:
-        return "sampled"
-    part = evals[(evals["benchmark"] == benchmark) & (evals["step"] > 0)]
-    counts = part["decoding"].value_counts()
-    if "sampled" in counts.index or not len(counts):
-        return "sampled"
-    notes.append(f"no trained model was sampled on {benchmark}: its scores are under {counts.index[0]} decoding")
-    return str(counts.index[0])
-
-
-def group_runs(table: RunTable) -> list[Group]:
-    """Runs grouped by model, pretraining FLOPs and recipe, in order of parameters."""
-    names = recipe_names(table)
-    runs = table.runs
-    keyed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in runs.to_dict("records"):
-        flops = float(row["pretraining_flops"])
-        key = (str(row["model"] or row["name"]), None if math.isnan(flops) else flops, str(row["recipe_hash"]))
-        keyed.setdefault(key, []).append(row)
-    sizes = {key[0]: len({k[1] for k in keyed if k[0] == key[0]}) for key in keyed}
-    recipes = {key[2] for key in keyed}
-    out, used = [], set()
-    for (model, flops, recipe), rows in keyed.items():
-        name = model or "run"
-        if sizes[model] > 1:
-            name += f" · {flops:.2g} pretraining FLOPs" if flops else " · pretraining unknown"
-        if len(recipes) > 1:
-            name += f" · {names[recipe]}"
-        while name in used:  # two recipes may differ in nothing the configuration shows
-            name += f" · {recipe[:6] or 'other'}"
-        used.add(name)
-        out.append(
-            Group(
-                name,
-                model,
-                float(rows[0]["params"]),
-                names[recipe],
-                recipe,
-                math.nan if flops is None else flops,
-                tuple(r["run_id"] for r in rows),
-                any(r["shared"] for r in rows),
-            )
-        )
-    return sorted(
-        out, key=lambda g: (g.params if math.isfinite(g.params) else math.inf, g.model, g.pretraining_flops, g.recipe)
-    )
-
-
-def recipe_names(table: RunTable) -> dict[str, str]:
-    """Recipe hash -> a short name made of the settings in which the recipes differ.
-
-    Example:
-        >>> recipe_names(table)  # doctest: +SKIP
-        {'9c1f': 'grpo.loss_type=dapo', '77ab': 'grpo.loss_type=cispo'}
-    """
-    configs: dict[str, dict[str, str]] = {}
-    for row in table.runs.drop_duplicates("recipe_hash").to_dict("records"):
-        try:
-            config = records.read_run(Path(row["path"])).config if row.get("path") else {}
-        except (RecordError, OSError):  # imported or moved: the hash still names it
-            config = {}
-        configs[str(row["recipe_hash"])] = _flat(config)
-    keys = sorted({key for config in configs.values() for key in config})
-    differing = [key for key in keys if len({config.get(key) for config in configs.values()}) > 1]
-    out = {}
-    for recipe, config in configs.items():
-        text = ", ".join(f"{key}={config.get(key, 'unset')}" for key in differing[:3])
-        out[recipe] = text or (f"recipe {recipe[:8]}" if recipe else "recipe unknown")
-    return out
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, str]:
-    out: dict[str, str] = {}
-    for key, value in (config or {}).items() if isinstance(config, Mapping) else ():
-        if not prefix and str(key) in _NOT_RECIPE:
-            continue
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return out
 
 
 def _curves_of(

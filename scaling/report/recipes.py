@@ -12,7 +12,8 @@ from scaling import plot
 from scaling.compare import Comparison, Contrast, compare
 from scaling.curve import AXES
 from scaling.errors import ScalingError
-from scaling.report.gather import Analysis, Group
+from scaling.report.gather import Analysis
+from scaling.report.groups import Group
 from scaling.report.page import Figure, Note, Section, Table
 from scaling.report.text import flops, number, plural, some
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaling.fitting import Fit
-from scaling.report.gather import Analysis, Group, gather
+from scaling.report.gather import Analysis, gather
+from scaling.report.groups import Group
 from scaling.runs import RunTable
 
 if TYPE_CHECKING:

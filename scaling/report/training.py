@@ -13,7 +13,8 @@ from scaling import plot
 from scaling.collapse import Collapse, collapse_table, find_collapses
 from scaling.curve import AXES, Curve
 from scaling.metrics import pass_at_k, standard_error
-from scaling.report.gather import Analysis, Group
+from scaling.report.gather import Analysis
+from scaling.report.groups import Group
 from scaling.report.page import Figure, Note, Pair, Section, Table
 from scaling.report.text import plural, score, some
 
