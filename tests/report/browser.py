@@ -51,7 +51,13 @@ class Browser:
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
             "goog:chromeOptions": {"binary": shutil.which("chromium"), "args": flags},
         }
-        self._session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        try:
+            self._session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        except BaseException:  # nothing that was started stays behind
+            self._driver.kill()
+            self._driver.wait(10)
+            shutil.rmtree(self._profile, ignore_errors=True)
+            raise
 
     def open(self, url: str) -> None:
         self._do("POST", "/url", {"url": url})
