@@ -26,7 +26,9 @@ class MathConfig(Strict):
     """Settings of the math task."""
 
     name: Literal["math"] = "math"
-    train: RowsConfig = Field(description="training problems; `held_out` of them are set aside for evaluation")
+    train: RowsConfig | None = Field(
+        None, description="training problems, `held_out` of them set aside for evaluation; null: benchmarks only"
+    )
     benchmarks: dict[str, RowsConfig] = Field(
         {}, description="further benchmarks by name (transfer; never averaged with held_out)"
     )
@@ -61,6 +63,8 @@ class MathConfig(Strict):
     def _check(self) -> MathConfig:
         if "{problem}" not in self.template:
             raise ValueError(f"task.template must contain {{problem}}, got {self.template!r}")
+        if self.train is None and not self.benchmarks:
+            raise ValueError("task.train or task.benchmarks must be set")
         if "held_out" in self.benchmarks:
             raise ValueError(
                 "task.benchmarks.held_out is the name of the split cut from train; name the benchmark differently"
@@ -92,7 +96,7 @@ class MathTask:
 
     def benchmarks(self) -> dict[str, Benchmark]:
         """``held_out`` (the training distribution) first, then the named ones (transfer)."""
-        problems = {"held_out": self._split[1]} | self._transfer
+        problems = ({"held_out": self._split[1]} if self.config.train else {}) | self._transfer
         return {
             name: Benchmark(
                 name=name,
@@ -106,9 +110,9 @@ class MathTask:
 
     def notes(self) -> list[str]:
         """Lines to print before training: rows left out, unreadable answers, overlap of training and evaluation."""
-        train, held_out = self._split
+        train, held_out = self._split if self.config.train else ([], [])
         lines = list(self._notes)
-        for name, rows in ({"held_out": held_out} | self._transfer).items():
+        for name, rows in (({"held_out": held_out} if held_out else {}) | self._transfer).items():
             shared = ngram_overlap([p for p, _ in train], [p for p, _ in rows], n=self.config.ngram)
             lines.append(
                 f"{name}: {len(rows)} problems, {len(shared)} share {self.config.ngram} words in a row with a training prompt"
@@ -154,6 +158,10 @@ class MathTask:
 
     @cached_property
     def _split(self) -> tuple[list[Problem], list[Problem]]:
+        if self.config.train is None:
+            raise ConfigError(
+                f"this task has benchmarks only ({', '.join(self.config.benchmarks)}): train on another, or set task.train.path"
+            )
         problems, without = load_problems(self.config.train)
         if without:
             self._notes.append(f"{self.config.train.path}: {without} rows without prompt or answer left out")

@@ -211,12 +211,15 @@ def _missing(cls: Any, body: dict[str, Any], where: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(p for g in ("model", "task", "pretrain") for p in (CONF / g).glob("*.yaml")), ids=lambda p: p.stem
+    "path",
+    sorted(p for g in ("model", "task", "pretrain", "sft") for p in (CONF / g).glob("*.yaml")),
+    ids=lambda p: p.stem,
 )
 def test_every_yaml_lists_all_of_its_settings(path: Path):
     """Hydra refuses an override of a key that the YAML does not have: each setting must stand there."""
     from sweeps import tasks
     from sweeps.pretrain import PretrainConfig
+    from sweeps.sft import SftConfig
 
     body = yaml.safe_load(path.read_text())
     families = {c.model_fields["name"].default: c for c in (*tasks._FAMILIES, tasks.MixConfig)}
@@ -225,9 +228,6 @@ def test_every_yaml_lists_all_of_its_settings(path: Path):
         for nested in body.get("tasks", {}).values():
             assert _missing(families[nested["name"]], nested) == []
     else:
-        cls = (
-            PretrainConfig
-            if path.parent.name == "pretrain"
-            else {"scratch": ScratchModel, "hub": HubModel}[body["kind"]]
-        )
+        kinds = {"scratch": ScratchModel, "hub": HubModel}
+        cls = {"pretrain": PretrainConfig, "sft": SftConfig}.get(path.parent.name) or kinds[body["kind"]]
     assert _missing(cls, body) == []

@@ -188,6 +188,18 @@ def test_math_task_splits_and_rewards(tmp_path: Path, verifier: MathVerifier):
     assert benches["other"].guess_rate == 0.5, "the best constant guess of a benchmark's own answers"
 
 
+def test_benchmarks_alone(tmp_path: Path, verifier: MathVerifier):
+    rows = RowsConfig(path=str(write(tmp_path / "a.jsonl", problems(6))))
+    task = build(MathConfig(name="math", benchmarks={"six": rows}))
+    task.verifier = verifier
+    assert list(task.benchmarks()) == ["six"]
+    assert task.notes() == ["six: 6 problems, 0 share 13 words in a row with a training prompt"]
+    with pytest.raises(ConfigError, match="benchmarks only"):
+        task.training_rows(n=1, seed=0)
+    with pytest.raises(ValueError, match="task.train or task.benchmarks"):
+        MathConfig(name="math")
+
+
 def test_chat_prompts(tmp_path: Path, verifier: MathVerifier):
     task = math_task(write(tmp_path / "a.jsonl", problems(12)), verifier, chat=True, system="Be brief.")
     [row] = task.training_rows(n=1, seed=0)
