@@ -115,6 +115,11 @@ def base_hash(model: ScratchModel, task: Any, config: PretrainConfig) -> str:
         task: the task's settings; its reward is left out.
         config: the pretraining.
     """
+    if not hasattr(task, "pretraining_identity"):
+        raise ConfigError(
+            f"model {model.name} is trained from scratch and needs a task with texts to pretrain on (task=chain), "
+            f"got task {task.name}; take a public model with model="
+        )
     body = {"model": model.identity(), "task": task.pretraining_identity(), "pretrain": config.model_dump()}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -176,3 +176,10 @@ def test_a_broken_record_is_named(whole, tmp_path: Path):
         read_base(tmp_path)
     stage = whole.stage()
     assert json.loads(json.dumps(stage)) == stage and stage["stage"] == "pretrain" and stage["flops"] == whole.flops
+
+
+def test_a_task_without_texts_is_refused_by_name():
+    from sweeps.tasks.countdown import CountdownConfig
+
+    with pytest.raises(ConfigError, match="task=chain"):
+        base_hash(MODEL, CountdownConfig(), SETTINGS)
