@@ -187,6 +187,8 @@ def table(path: Path) -> str:
     from scipy import stats
 
     def interval(values: list[float]) -> str:
+        if not values:
+            return "not run"
         n, mean = len(values), float(np.mean(values))
         if n < 3:
             return f"{mean:+.3f} (n={n}, no interval)"
