@@ -185,12 +185,12 @@ class Power(Law):
 
     @classmethod
     def basis(cls, x: Array, u: Array) -> Array:
-        p = np.exp(-np.minimum(np.exp(u[:, :1]) * x, 500.0))
+        p = np.exp(-np.clip(np.exp(u[:, :1]) * x, -300.0, 300.0))
         return np.stack([np.ones_like(p), -p], axis=1)
 
     @classmethod
     def tangent(cls, x: Array, u: Array) -> Array:
-        bx = np.exp(u[:, :1]) * x
+        bx = np.clip(np.exp(u[:, :1]) * x, -300.0, 300.0)
         return (bx * np.exp(-bx))[:, None, :]
 
     @classmethod
@@ -252,7 +252,7 @@ class LogLinear(Law):
 
     @classmethod
     def basis(cls, x: Array, u: Array) -> Array:
-        return -np.exp(-np.minimum(np.exp(u[:, :1]) * x, 500.0))[:, None, :]
+        return -np.exp(-np.clip(np.exp(u[:, :1]) * x, -300.0, 300.0))[:, None, :]
 
     @classmethod
     def offset(cls, x: Array, u: Array) -> float:
@@ -260,7 +260,7 @@ class LogLinear(Law):
 
     @classmethod
     def tangent(cls, x: Array, u: Array) -> Array:
-        bx = np.exp(u[:, :1]) * x
+        bx = np.clip(np.exp(u[:, :1]) * x, -300.0, 300.0)
         return (bx * np.exp(-bx))[:, None, :]
 
     @classmethod

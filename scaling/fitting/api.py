@@ -127,6 +127,9 @@ def fit(
             f"{short} evaluations at {distinct} values of compute, at least {MIN_EVALS} at {MIN_DISTINCT} are needed"
         )
         return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
+    late = min(min(s.y.size, np.unique(s.x).size + 1) for s in data.positive)
+    if late < MIN_EVALS:  # evaluations at zero compute alone carry only laws that start there
+        names = tuple(k for k in names if LAWS[k].starts_at_zero) or names
     if all(np.ptp(s.y) == 0 for s in data.series):
         message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
         return Fit.refused(data, Verdict(Status.CONSTANT, message), **common)

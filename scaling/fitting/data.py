@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 from scaling.fitting.marginal import Series
+from scaling.fitting.noise import noise_scale, sampling_errors
 from scaling.law import FAR
 
 __all__ = ["Prepared", "in_unit_interval", "prepare"]
@@ -97,19 +98,20 @@ def prepare(curves: Curve | Iterable[Curve], *, fit_after: float | None = None) 
                 f"{curve.metric} must lie within [0, 1], got {bad[np.argmax(np.abs(bad))]:g}{where}; "
                 "divide percentages by 100, or name the metric 'reward' if it is not a share"
             )
-        se = _relative_errors(curve, inside)
+        known = sampling_errors(curve)
         x, y = x[inside], y[inside]
+        se = np.ones(x.size) if known is None else known[inside]
         if x.size:
             low, high = min(low, x[0]), max(high, x[-1])
         if x.size > MAX_EVALS:
             notes.append(f"{x.size} evaluations averaged in {MAX_EVALS} groups of neighbours{where}")
             x, y, se = _average(x, y, se)
-        series.append(_series(x, y, se))
+        made = _series(x, y, se)
+        series.append(made if known is None else _scaled(made, noise_scale(made.x, made.y, se)))
+        se = series[-1].s
         keep = x > 0
         positive.append(series[-1] if keep.all() else _series(x[keep], y[keep], se[keep]))
-    if (
-        len({round(s.x_ref, 12) for s in series}) > 1
-    ):  # seeds share one reference, so that their coordinates are comparable
+    if len({round(s.x_ref, 12) for s in series}) > 1:  # seeds share one reference: their coordinates are comparable
         ref = float(np.mean([s.x_ref for s in positive if s.y.size]))
         series = [_shift(s, ref) for s in series]
         positive = [_shift(s, ref) for s in positive]
@@ -131,18 +133,12 @@ def _series(x: Array, y: Array, se: Array) -> Series:
     return Series(np.maximum(log_x - ref, -FAR), y, scale, ref)
 
 
+def _scaled(s: Series, scale: Array) -> Series:
+    return Series(s.x, s.y, scale / np.exp(np.mean(np.log(scale))), s.x_ref) if scale.size else s
+
+
 def _shift(s: Series, ref: float) -> Series:
     return Series(np.where(s.x > -FAR, s.x + (s.x_ref - ref), s.x), s.y, s.s, ref)
-
-
-def _relative_errors(curve: Curve, inside: NDArray[np.bool_]) -> Array:
-    """Relative size of each evaluation's error; ones where nothing is known."""
-    se = curve.stderr[inside] if curve.stderr is not None else np.ones(int(inside.sum()))
-    good = np.isfinite(se) & (se > 0)
-    if not good.any():
-        return np.ones(se.size)
-    # an accuracy of exactly 0 or 1 has a nominal error of zero; it is not infinitely precise
-    return np.maximum(np.where(good, se, np.median(se[good])), 0.25 * np.median(se[good]))
 
 
 def _average(x: Array, y: Array, se: Array) -> tuple[Array, Array, Array]:

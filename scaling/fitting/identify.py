@@ -148,7 +148,7 @@ def more_compute(
     rows = rows[:: max(1, rows.size // count)][:count]
     s = data.series[0]
     c = np.exp(s.x[s.x > -50] + s.x_ref)
-    step = max((c[-1] - c[c.size // 2]) / max(c.size - 1 - c.size // 2, 1), 1e-12 * c[-1])
+    step = max((c[-1] - c[c.size // 2]) / max(c.size - 1 - c.size // 2, 1), 1e-3 * c[-1])
     factors = np.geomspace(1.0, most, 16)
     out = np.full(rows.size, np.inf)
     for j, factor in enumerate(factors):

@@ -72,7 +72,9 @@ def find_frame(problem: Problem, *, outer_nodes: int = 40, inner_nodes: int = 13
 
 
 def _density(problem: Problem, nodes: Array, rhos: Array) -> Array:
-    return log_sum_exp(cells(problem, nodes, rhos, np.zeros(rhos.size)).log_post)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # far corners of the box; they become -inf
+        values = log_sum_exp(cells(problem, nodes, rhos, np.zeros(rhos.size)).log_post)
+    return values if np.isfinite(values).any() else np.zeros(values.shape)
 
 
 def _one(problem: Problem, box: tuple[float, float], rhos: Array, count: int) -> Frame:
