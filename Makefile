@@ -1,6 +1,8 @@
 # make demo   trains the demo ladder end to end and writes report/index.html
 # make test   installs what is missing and runs the whole suite
 # make lint   ruff and pyright
+# make docs   builds the documentation, warnings are errors
+# make test-slurm, coverage, admission   the Slurm tests alone; the slow studies
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +11,7 @@ STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONWARNINGS ?= default
 
-.PHONY: install demo test lint docs
+.PHONY: install demo test test-slurm lint docs coverage admission
 
 install: $(STAMP)
 
@@ -27,7 +29,22 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# the launcher on a real Slurm, which the tests install (Debian) and bring up themselves
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest -q tests/slurm
+
+# slow studies; results are committed under docs/results with command, commit and date
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --workers 2 --studies 400 --draws 300 --out build/coverage.json
+
+admission: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/admission.py run --task chain --models scratch_24,scratch_48,scratch_96 --seeds 0,1,2,3,4 --steps 150
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -1,6 +1,6 @@
 """What ``import scaling`` costs against ``import pandas, scipy.optimize``: CPU time of fresh interpreters, interleaved.
 
-    python benchmarks/imports.py
+python benchmarks/imports.py
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def load() -> None:
         peer = timed(lambda: [pd.read_json(p, lines=True) for p in sorted(sweep.glob("*/steps.jsonl"))])
         cold = timed(lambda: load_runs(sweep))
         warm = min(timed(lambda: load_runs(sweep)) for _ in range(3))
-        print(f"load_runs of 200 runs x 1,000 steps: cold {cold:.2f} s, cached {warm:.2f} s; pandas.read_json of the same steps.jsonl {peer:.2f} s")
+        print(
+            f"load_runs of 200 runs x 1,000 steps: cold {cold:.2f} s, cached {warm:.2f} s; pandas.read_json of the same steps.jsonl {peer:.2f} s"
+        )
         print(f"  cold / peer {cold / peer:.2f}, cached / peer {warm / peer:.3f}   (asked: cold < 3 s, cached < 0.5 s)")
 
 
@@ -88,24 +90,52 @@ def status() -> None:
         make_sweep(sweep, runs=1000, steps=1000)
         (sweep / ".launch").mkdir()
         cold, warm = timed(lambda: states(sweep)), timed(lambda: states(sweep))
-        command = timed(lambda: subprocess.run([sys.executable, "-m", "scaling", "sweep", "status", str(sweep)], cwd=ROOT, stdout=subprocess.DEVNULL, check=True))
+        command = timed(
+            lambda: subprocess.run(
+                [sys.executable, "-m", "scaling", "sweep", "status", str(sweep)],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+        )
         peer = timed(lambda: [json.loads((p / "run.json").read_text()) for p in sweep.iterdir() if p.name != ".launch"])
-        print(f"status of 1,000 finished runs x 1,000 steps: cold {cold:.2f} s, cached {warm:.2f} s (the command, cached: {command:.2f} s); parsing run.json alone {peer:.2f} s")
+        print(
+            f"status of 1,000 finished runs x 1,000 steps: cold {cold:.2f} s, cached {warm:.2f} s (the command, cached: {command:.2f} s); parsing run.json alone {peer:.2f} s"
+        )
         print(f"  cold / peer {cold / peer:.2f}, cached / peer {warm / peer:.2f}   (asked: cold < 5 s, cached < 1 s)")
 
 
 def manifest() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        argv = [sys.executable, "-m", "sweeps.train", "-m", f"runs_dir={folder}", "launch.dry_run=true", "model=scratch_16,scratch_32,scratch_64,scratch_96"]
-        ours = timed(lambda: subprocess.run([*argv, "seed=range(500)"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True))
+        argv = [
+            sys.executable,
+            "-m",
+            "sweeps.train",
+            "-m",
+            f"runs_dir={folder}",
+            "launch.dry_run=true",
+            "model=scratch_16,scratch_32,scratch_64,scratch_96",
+        ]
+        ours = timed(
+            lambda: subprocess.run([*argv, "seed=range(500)"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        )
         rows = len(json.loads((Path(folder) / "default" / "manifest.json").read_text())["runs"])
         code = (
             "from hydra import compose, initialize_config_dir\nfrom sweeps.config import conf_dir\nimport time\n"
             "with initialize_config_dir(str(conf_dir()), version_base='1.3'):\n"
             "    compose('config'); t = time.perf_counter()\n    for i in range(50): compose('config', [f'seed={i}'])\n    print(time.perf_counter() - t)"
         )
-        per_row = float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout) / 50
-        print(f"manifest of {rows} runs: {ours:.1f} s, start-up included; Hydra's own composition of as many rows {per_row * rows:.0f} s ({per_row * 1e3:.0f} ms a row, 50 measured)")
+        per_row = (
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+                ).stdout
+            )
+            / 50
+        )
+        print(
+            f"manifest of {rows} runs: {ours:.1f} s, start-up included; Hydra's own composition of as many rows {per_row * rows:.0f} s ({per_row * 1e3:.0f} ms a row, 50 measured)"
+        )
         print(f"  ours / peer {ours / (per_row * rows):.3f}   (asked: seconds)")
 
 
@@ -118,12 +148,39 @@ def array() -> None:
         cluster = Cluster(Path(folder) / "c", accounting=False)
         cluster.up()
         try:
-            env = {**os.environ, **cluster.env, "PYTHONPATH": str(ROOT), "RL_SCALING_TRAIN": "tests.launching.stub:train"}
-            argv = [sys.executable, "-m", "sweeps.train", "-m", f"runs_dir={folder}/runs", "cluster=slurm", "cluster.slurm.cpus_per_gpu=1", "budget.steps=2"]
-            took = timed(lambda: subprocess.run([*argv, "seed=range(200)", "launch.wait=false", "+cluster.slurm.sbatch.hold=true"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, check=True))
+            env = {
+                **os.environ,
+                **cluster.env,
+                "PYTHONPATH": str(ROOT),
+                "RL_SCALING_TRAIN": "tests.launching.stub:train",
+            }
+            argv = [
+                sys.executable,
+                "-m",
+                "sweeps.train",
+                "-m",
+                f"runs_dir={folder}/runs",
+                "cluster=slurm",
+                "cluster.slurm.cpus_per_gpu=1",
+                "budget.steps=2",
+            ]
+            took = timed(
+                lambda: subprocess.run(
+                    [*argv, "seed=range(200)", "launch.wait=false", "+cluster.slurm.sbatch.hold=true"],
+                    cwd=ROOT,
+                    env=env,
+                    stdout=subprocess.DEVNULL,
+                    check=True,
+                )
+            )
             queued = len(cluster.run("squeue", "-h", "-r").splitlines())
-            peer = timed(lambda: [cluster.run("sbatch", "--hold", "-o", "/dev/null", "--wrap=true") for _ in range(20)]) * 10
-            print(f"submission of {queued} jobs in one array: {took:.1f} s, start-up included; 200 single sbatch {peer:.1f} s (20 measured)")
+            peer = (
+                timed(lambda: [cluster.run("sbatch", "--hold", "-o", "/dev/null", "--wrap=true") for _ in range(20)])
+                * 10
+            )
+            print(
+                f"submission of {queued} jobs in one array: {took:.1f} s, start-up included; 200 single sbatch {peer:.1f} s (20 measured)"
+            )
             print(f"  ours / peer {took / peer:.2f}")
             cluster.run("scancel", "-u", cluster.user)
         finally:

@@ -1,0 +1,1 @@
+"""The YAML groups; ships as `sweeps.conf`."""

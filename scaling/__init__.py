@@ -51,7 +51,7 @@ _MODULES = {
     "workload",
 }  # fmt: skip
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from scaling.compare import compare as compare

@@ -67,7 +67,11 @@ def merge_columns(
         silent = len(EMPTY_METRICS.findall(raw)) + len(step) - raw.count(b'"metrics"')
         if len(step) - int(reported.sum()) != silent:
             return None  # metrics that are null throughout
-    limit = np.array([kept_until.get(int(s), np.inf) for s in range(int(segment.max()) + 1)]) if segment.min() >= 0 else None
+    limit = (
+        np.array([kept_until.get(int(s), np.inf) for s in range(int(segment.max()) + 1)])
+        if segment.min() >= 0
+        else None
+    )
     if limit is None:
         return None
     kept = step <= limit[segment]
@@ -76,7 +80,11 @@ def merge_columns(
     order = order[np.lexsort((segment[order], step[order]))]
     step, segment, reported = step[order], segment[order], reported[order]
     cost = {name: values[order] for name, values in cost.items()}
-    starts = np.flatnonzero(np.r_[True, (step[1:] != step[:-1]) | (segment[1:] != segment[:-1])]) if len(step) else np.array([], dtype=int)
+    starts = (
+        np.flatnonzero(np.r_[True, (step[1:] != step[:-1]) | (segment[1:] != segment[:-1])])
+        if len(step)
+        else np.array([], dtype=int)
+    )
     if not len(starts) or np.add.reduceat(reported.astype(int), starts).max(initial=0) > 1:
         return None  # a step whose metrics stand in several lines, or nothing kept
     sums = {name: np.add.reduceat(values, starts) for name, values in cost.items()}
@@ -96,7 +104,10 @@ def merge_columns(
     columns: Columns = {"step": row_step[pick], "segment": row_segment[pick]}
     columns |= {name: sums[name][pick] for name in COST_FIELDS}
     columns["gpu_seconds"] = ArrayCost(columns).gpu_seconds
-    columns |= {f"cumulative_{name}": _broadcast(value, len(pick)) for name, value in axes(ArrayCost({n: v[pick] for n, v in cumulative.items()})).items()}
+    columns |= {
+        f"cumulative_{name}": _broadcast(value, len(pick))
+        for name, value in axes(ArrayCost({n: v[pick] for n, v in cumulative.items()})).items()
+    }
     if columns.keys() & metrics.keys():
         return None
     rows = order[source[pick]]
@@ -116,9 +127,17 @@ def join(parts: list[tuple[str, Columns]]) -> Columns:
     for name in names:
         found = [columns.get(name) for _, columns in parts]
         kinds = {f.dtype.kind for f in found if isinstance(f, np.ndarray)}
-        listed = any(isinstance(f, list) for f in found) or (kinds == {"b"} and any(f is None for f in found)) or ("b" in kinds and len(kinds) > 1)
+        listed = (
+            any(isinstance(f, list) for f in found)
+            or (kinds == {"b"} and any(f is None for f in found))
+            or ("b" in kinds and len(kinds) > 1)
+        )
         if listed:
-            out[name] = [v for f, n in zip(found, lengths) for v in (f.tolist() if isinstance(f, np.ndarray) else [np.nan] * n if f is None else f)]
+            out[name] = [
+                v
+                for f, n in zip(found, lengths)
+                for v in (f.tolist() if isinstance(f, np.ndarray) else [np.nan] * n if f is None else f)
+            ]
         else:
             out[name] = np.concatenate([np.full(n, np.nan) if f is None else f for f, n in zip(found, lengths)])
     return out
@@ -143,7 +162,8 @@ def _parse(raw: bytes) -> Any:
 
     try:
         table = pj.read_json(
-            pa.BufferReader(raw), read_options=pj.ReadOptions(use_threads=False, block_size=min(len(raw) + 1, 2**31 - 1))
+            pa.BufferReader(raw),
+            read_options=pj.ReadOptions(use_threads=False, block_size=min(len(raw) + 1, 2**31 - 1)),
         )
     except pa.ArrowInvalid:
         return None
@@ -169,7 +189,11 @@ def _fields(table: Any, name: str) -> dict[str, Any] | None:
     column = table.column(name)
     if not pa.types.is_struct(column.type):
         return {} if pa.types.is_null(column.type) and not column.null_count else None
-    return {field.name: child for field, child in zip(column.type, column.combine_chunks().flatten())} if column.num_chunks else {}
+    return (
+        {field.name: child for field, child in zip(column.type, column.combine_chunks().flatten())}
+        if column.num_chunks
+        else {}
+    )
 
 
 def _costs(table: Any) -> dict[str, NDArray[Any]] | None:

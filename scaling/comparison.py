@@ -79,9 +79,8 @@ class Comparison:
         metric: the score.
         of: ``benchmark`` or ``population``.
         factors: setting -> recipe -> value, for every setting in which the recipes differ.
-        flags: what a reader must know, one line each: evaluations beyond the fourth epoch, collapsed runs,
-        extrapolation. dense: the same comparison on training reward where it was given and usable; marked as such in
-        its flags.
+        flags: what a reader must know, one line each: evaluations beyond the fourth epoch, collapsed runs, extrapolation.
+        dense: the same comparison on training reward where it was given and usable; marked as such in its flags.
     """
 
     pairs: tuple[Pair, ...]

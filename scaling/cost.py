@@ -33,9 +33,10 @@ class ComputeCost:
         generation_gpu_seconds: devices x wall time while sampling [GPU s].
         scoring_gpu_seconds: devices x wall time while scoring [GPU s].
         training_gpu_seconds: devices x wall time while updating weights [GPU s].
-        idle_gpu_seconds: devices x wall time of a step outside the phases above: data, rewards, logging [GPU s].
+        idle_gpu_seconds: devices x wall time of a step outside the phases above: data, rewards, logging, checkpoints
+            [GPU s].
         evaluation_gpu_seconds: devices x wall time of evaluation [GPU s].
-        overhead_gpu_seconds: devices x wall time of start-up and checkpoints [GPU s].
+        overhead_gpu_seconds: devices x wall time of start-up, and of what follows the last step [GPU s].
         prompt_tokens: prompt tokens, once a rollout [token].
         completion_tokens: sampled tokens [token].
         rollouts: completions sampled, discarded ones included [1].
@@ -94,7 +95,7 @@ class ComputeCost:
 
     @property
     def gpu_seconds(self) -> float:
-        """Devices x wall time, idle included, without evaluation, start-up and checkpoints [GPU s]."""
+        """Devices x wall time, idle included, without evaluation and start-up [GPU s]."""
         return (
             self.generation_gpu_seconds + self.scoring_gpu_seconds + self.training_gpu_seconds + self.idle_gpu_seconds
         )

@@ -116,7 +116,9 @@ def write_run(path: Path, record: RunRecord) -> None:
         os.replace(tmp, target)
     except OSError as error:
         tmp.unlink(missing_ok=True)
-        raise RecordError(f"cannot write {target}: {error.strerror}; free space or fix permissions, then rerun") from error
+        raise RecordError(
+            f"cannot write {target}: {error.strerror}; free space or fix permissions, then rerun"
+        ) from error
 
 
 def read_run(path: Path) -> RunRecord:
@@ -292,8 +294,9 @@ def _finite(value: Any) -> Any:
         return [_finite(v) for v in value]
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
         return [_finite(v) for v in value]
-    if hasattr(value, "item"):  # numpy scalars
-        return _finite(value.item())
+    item = getattr(value, "item", None)
+    if item is not None:  # numpy scalars
+        return _finite(item())
     if isinstance(value, Path):
         return str(value)
     return value

@@ -544,7 +544,10 @@ def _axis_values(x: np.ndarray, axis: str, run: dict[str, Any]) -> np.ndarray:
 
 def _labels(run: dict[str, Any]) -> dict[str, Any]:
     keys = ("model", "params", "recipe_hash", "seed", "confidence", "accelerator", "trainer")
-    return {key: run.get(key) for key in (*keys, "pretraining_comparable", "hyperparameters_tuned", "reward_range", *SETTINGS)}
+    return {
+        key: run.get(key)
+        for key in (*keys, "pretraining_comparable", "hyperparameters_tuned", "reward_range", *SETTINGS)
+    }
 
 
 # settings of a run that tell recipes apart, by their place in its configuration

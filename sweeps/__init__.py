@@ -1,0 +1,1 @@
+"""Train, pretrain, evaluate, launch and track metered GRPO runs."""

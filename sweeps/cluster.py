@@ -45,7 +45,9 @@ class SlurmConfig(Strict):
     @model_validator(mode="after")
     def _image(self) -> SlurmConfig:
         if (self.container == "none") != (self.image is None):
-            raise ValueError(f"image and container go together: container is pyxis or apptainer with an image, got {self.container!r} and {self.image!r}")
+            raise ValueError(
+                f"image and container go together: container is pyxis or apptainer with an image, got {self.container!r} and {self.image!r}"
+            )
         return self
 
 
@@ -98,13 +100,19 @@ class ClusterConfig(Strict):
     @model_validator(mode="after")
     def _layout(self) -> ClusterConfig:
         if self.gpus_per_node and self.devices != self.nodes * self.gpus_per_node:
-            raise ValueError(f"devices must be nodes x gpus_per_node = {self.nodes * self.gpus_per_node}, or left at 0, got {self.devices}")
+            raise ValueError(
+                f"devices must be nodes x gpus_per_node = {self.nodes * self.gpus_per_node}, or left at 0, got {self.devices}"
+            )
         if self.nodes > 1 and not self.gpus_per_node:
             raise ValueError(f"gpus_per_node must be set where nodes is {self.nodes}")
         if self.nodes > 1 and self.engine != "slurm":
-            raise ValueError(f"nodes must be 1 on engine {self.engine}, got {self.nodes}: several nodes a run need engine slurm")
+            raise ValueError(
+                f"nodes must be 1 on engine {self.engine}, got {self.nodes}: several nodes a run need engine slurm"
+            )
         if self.server_devices >= self.devices and self.server_devices:
-            raise ValueError(f"server_devices must leave a device for the trainer, got {self.server_devices} of {self.devices}")
+            raise ValueError(
+                f"server_devices must leave a device for the trainer, got {self.server_devices} of {self.devices}"
+            )
         return self
 
 

@@ -74,7 +74,7 @@ class GrpoConfig(Strict):
     """Language-model head in float32 (ScaleRL)."""
     generation: Literal["plain", "continuous_batching"] = "plain"
     vllm: Literal["off", "colocate", "server"] = "off"
-    recipe: RecipeSwitches = RecipeSwitches()
+    recipe: RecipeSwitches = Field(default_factory=lambda: RecipeSwitches.model_validate({}))
     """Pieces of published recipes that TRL lacks, each a switch."""
 
     @model_validator(mode="after")
@@ -315,7 +315,7 @@ def _fields_at(loc: tuple[Any, ...]) -> list[str]:
     found: Any = RunConfig
     for part in loc[:-1]:
         classes = _classes(found)
-        tagged = [c for c in classes if part in _tags(c)]
+        tagged = [c for c in classes if isinstance(part, str) and part in _tags(c)]
         if tagged:
             found = tagged[0]
             continue

@@ -21,12 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     began = time.monotonic()
     print("== training: python -m sweeps.train -m experiment=demo " + " ".join(arguments), flush=True)
-    trained = subprocess.run([sys.executable, "-m", "sweeps.train", "-m", "experiment=demo", *arguments], check=False).returncode
+    trained = subprocess.run(
+        [sys.executable, "-m", "sweeps.train", "-m", "experiment=demo", *arguments], check=False
+    ).returncode
     if trained:
         print("the demo did not finish: `make demo` again continues where it stopped", file=sys.stderr)
         return trained
     print(f"== report: rl-scaling report {RUNS} --out {REPORT}/", flush=True)
-    reported = subprocess.run([sys.executable, "-m", "scaling", "report", str(RUNS), "--out", str(REPORT)], check=False).returncode
+    reported = subprocess.run(
+        [sys.executable, "-m", "scaling", "report", str(RUNS), "--out", str(REPORT)], check=False
+    ).returncode
     if reported:
         return reported
     print(_table())
@@ -48,7 +52,9 @@ def _table() -> str:
             "model": frame["group"],
             "runs": frame["runs"],
             "base, sampled": frame["base_sampled"].map("{:.3f}".format),
-            "base, best decoding": [f"{v:.3f} ({how})" for v, how in zip(frame["base_best_decoding"], frame["best_decoding"])],
+            "base, best decoding": [
+                f"{v:.3f} ({how})" for v, how in zip(frame["base_best_decoding"], frame["best_decoding"])
+            ],
             "final": frame["final"].map("{:.3f}".format),
             "asymptote, 90 %": [f"{a:.3f} to {b:.3f}" for a, b in zip(frame["asymptote_low"], frame["asymptote_high"])],
             "verdict": frame["verdict"],
@@ -62,7 +68,11 @@ def _table() -> str:
 def _browse() -> str:
     """How to look at the mirrored runs: an offline mirror has its files in the run directory."""
     mirrored = any(any(path.glob("*run-*")) for path in RUNS.glob("*/wandb"))
-    return f"rl-scaling wandb browse {RUNS}   (wandb leet, in the terminal)" if mirrored else "none (tracking was disabled)"
+    return (
+        f"rl-scaling wandb browse {RUNS}   (wandb leet, in the terminal)"
+        if mirrored
+        else "none (tracking was disabled)"
+    )
 
 
 if __name__ == "__main__":

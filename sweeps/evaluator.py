@@ -114,11 +114,15 @@ class Evaluator(TrainerCallback):
 
     def _schedule(self, step: int) -> list[int]:
         last, total = self.planned(step, self.meter.cost)
-        affordable = 1 + (self.config.max_share * total - self.base_cost) / self.one_cost if self.one_cost else float("inf")
+        affordable = (
+            1 + (self.config.max_share * total - self.base_cost) / self.one_cost if self.one_cost else float("inf")
+        )
         return evaluation_steps(early=self.config.early, every=self.config.every, last=last, affordable=affordable)
 
     def evaluate(self, step: int, *, base: bool = False) -> None:
-        """Evaluate all benchmarks that are due at ``step`` and write their lines."""
+        """Evaluate all benchmarks that are due at ``step`` and write their lines; the first rank does it for all."""
+        if not self.meter.is_main:
+            return
         start = time.perf_counter()
         total, rows, regular = ComputeCost(), {}, 0.0
         for name, benchmark in self.benchmarks.items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from scaling.errors import ConfigError
 from sweeps.config import GrpoConfig, RunConfig
@@ -61,10 +63,12 @@ class RunTrainer(GRPOTrainer):
     sampler_seed = 0
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
-        data = self.train_dataset if dataset is None else dataset
-        prompts = self.args.generation_batch_size // self.num_generations
-        repeats = self.num_iterations * self.args.steps_per_generation
-        micro_steps = self.args.max_steps * self.args.gradient_accumulation_steps
+        data: Any = self.train_dataset if dataset is None else dataset
+        args: Any = self.args
+        assert self.num_generations is not None
+        prompts = args.generation_batch_size // self.num_generations
+        repeats = self.num_iterations * args.steps_per_generation
+        micro_steps = args.max_steps * args.gradient_accumulation_steps
         return PromptSampler(
             size=len(data), group_size=self.num_generations, prompts=prompts, repeats=repeats, seed=self.sampler_seed,
             blocks=math.ceil(micro_steps / repeats),
@@ -92,6 +96,9 @@ def trl_arguments(
     accumulation = grpo.rollouts_per_step // (micro * world_size)
     bf16 = grpo.dtype == "bfloat16" or (grpo.dtype == "auto" and cuda and torch.cuda.is_bf16_supported())
     vllm: dict[str, Any] = {"vllm_mode": grpo.vllm} if grpo.vllm != "off" else {}
+    if grpo.vllm == "server":  # started by the launcher beside the trainer ranks
+        vllm["vllm_server_base_url"] = os.environ.get("RL_SCALING_VLLM_URL", "http://127.0.0.1:8000")
+        vllm["vllm_group_port"] = int(os.environ.get("RL_SCALING_VLLM_GROUP_PORT", "51216"))
     every = _boundary(config.checkpoint.every, grpo)
     return GRPOConfig(
         output_dir=str(output_dir),

@@ -83,7 +83,9 @@ def watch_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
     try:
         states = watch(lambda: read_states(notes, runs), poll=POLL[runs[0].config.cluster.engine])
     except KeyboardInterrupt:
-        raise Interrupted(f"\nstopped watching; the runs go on\n{_help(notes.sweep_dir)}\n  watch again:   the same command") from None
+        raise Interrupted(
+            f"\nstopped watching; the runs go on\n{_help(notes.sweep_dir)}\n  watch again:   the same command"
+        ) from None
     _report_failures(states, notes.sweep_dir)
     return states
 
@@ -127,7 +129,10 @@ def start_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """
     with notes.changing():
         states = {state.run_id: state for state in read_states(notes, runs)}
-        todo, counts = [], dict.fromkeys(("to start", "to resume", "to extend", "already queued or running", "finished before"), 0)
+        todo, counts = (
+            [],
+            dict.fromkeys(("to start", "to resume", "to extend", "already queued or running", "finished before"), 0),
+        )
         for run in runs:
             state = states[run.run_id]
             if state.active:
@@ -149,7 +154,9 @@ def start_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 def read_states(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
     """The state of each run, now."""
     jobs = engines.refresh(notes)
-    return [read_state(run.config.run_dir, run_id=run.run_id, label=run.label, job=jobs.get(run.run_id)) for run in runs]
+    return [
+        read_state(run.config.run_dir, run_id=run.run_id, label=run.label, job=jobs.get(run.run_id)) for run in runs
+    ]
 
 
 def is_done(config: RunConfig) -> bool:
@@ -196,16 +203,27 @@ def _submit(notes: Notes, runs: Sequence[PlannedRun], *, active: int) -> None:
     engine = engines.engine(name)
     if slots is not None:
         engine.start(notes, jobs, slots)
-        print(f"{slots.workers} at a time on this machine" + (", sharing its processor: hours are not fitted" if shared else ""), flush=True)
+        print(
+            f"{slots.workers} at a time on this machine"
+            + (", sharing its processor: hours are not fitted" if shared else ""),
+            flush=True,
+        )
     else:
         submitted = engine.start(notes, jobs, configs)
-        print(f"submitted {len(submitted)} jobs: {', '.join(dict.fromkeys(str(j.job_id).partition('_')[0] for j in submitted))}", flush=True)
+        print(
+            f"submitted {len(submitted)} jobs: {', '.join(dict.fromkeys(str(j.job_id).partition('_')[0] for j in submitted))}",
+            flush=True,
+        )
 
 
 def _for_worker(config: RunConfig, *, shared: bool) -> RunConfig:
     """The configuration as the worker gets it: paths made absolute, what the launcher alone knows filled in."""
     cluster = config.cluster.model_copy(update={"shared": config.cluster.shared or shared})
-    changes: dict[str, Any] = {"runs_dir": os.path.abspath(config.runs_dir), "bases_dir": os.path.abspath(config.bases_dir), "cluster": cluster}
+    changes: dict[str, Any] = {
+        "runs_dir": os.path.abspath(config.runs_dir),
+        "bases_dir": os.path.abspath(config.bases_dir),
+        "cluster": cluster,
+    }
     if cluster.offline and config.tracking.mode in ("auto", "online"):
         changes["tracking"] = config.tracking.model_copy(update={"mode": "offline"})
     return config.model_copy(update=changes)
@@ -223,7 +241,10 @@ def _warn_of_other_code(runs: Sequence[PlannedRun], commit: str) -> None:
         if before and commit and before != commit:
             other[before] = other.get(before, 0) + 1
     for before, count in other.items():
-        print(f"warning: {count} run(s) continue under commit {commit[:12]}, their last segment ran under {before[:12]}", flush=True)
+        print(
+            f"warning: {count} run(s) continue under commit {commit[:12]}, their last segment ran under {before[:12]}",
+            flush=True,
+        )
 
 
 def _check_caches(config: RunConfig) -> None:
@@ -239,9 +260,13 @@ def _check_caches(config: RunConfig) -> None:
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise ConfigError(f"model.name_or_path: cluster.offline needs {name} in the hub cache, it is not there: run `{fetch}` here first") from error
+        raise ConfigError(
+            f"model.name_or_path: cluster.offline needs {name} in the hub cache, it is not there: run `{fetch}` here first"
+        ) from error
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise ConfigError(f"model.name_or_path: cluster.offline needs the weights of {name} in the hub cache, {folder} has none: run `{fetch}` here first")
+        raise ConfigError(
+            f"model.name_or_path: cluster.offline needs the weights of {name} in the hub cache, {folder} has none: run `{fetch}` here first"
+        )
 
 
 def _used(row: Mapping[str, Any], name: str) -> float:
@@ -274,6 +299,10 @@ def _report_failures(states: Sequence[RunState], sweep_dir: Path) -> None:
         return
     lines = [f"{len(bad)} of {len(states)} runs did not finish:"]
     for s in bad:
-        lines.append(f"  {s.label}: {s.state}{f': {s.cause}' if s.cause else ''}" + (f"  (log: {s.log})" if s.log else ""))
-    lines.append(f"the others are unaffected; try these again with the same command, or: rl-scaling sweep retry {sweep_dir}")
+        lines.append(
+            f"  {s.label}: {s.state}{f': {s.cause}' if s.cause else ''}" + (f"  (log: {s.log})" if s.log else "")
+        )
+    lines.append(
+        f"the others are unaffected; try these again with the same command, or: rl-scaling sweep retry {sweep_dir}"
+    )
     raise SweepFailed("\n".join(lines))

@@ -26,6 +26,7 @@ from scaling.cost import ComputeCost
 from scaling.flops import ModelShape
 from sweeps.counting import Counter
 from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints, write_json
+from sweeps.stop import agree
 from sweeps.tracking import Tracker
 
 __all__ = ["Limits", "Meter", "attach"]
@@ -124,14 +125,13 @@ class Meter(TrainerCallback):
         self._extra: dict[str, float] = {}
         self._line: dict[str, Any] | None = None
         self._row: dict[str, float] = {}
-        self._saving = 0.0
         self._optimizer = 0.0
         self._own: records.RunRecord | None = None  # set by `attach`: this meter opens and closes the run itself
 
     def bind(self, trainer: Any, shape: ModelShape) -> None:
         """Count what ``trainer`` does; called once, before training."""
         self.counter = Counter(trainer, shape)
-        self._main = trainer.accelerator.is_main_process
+        self.is_main = trainer.accelerator.is_main_process
 
     # -- what other callbacks use ---------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Meter(TrainerCallback):
             self._add_extra(name, getattr(cost, name))
         self._add_extra("evaluation_gpu_seconds", seconds * self.devices)
         self._row.update(rows)
-        if self._line is None and self.tracker is not None and self._main:  # before the first step: a row of its own
+        if self._line is None and self.tracker is not None and self.is_main:  # before the first step: a row of its own
             self.tracker.log({"train/global_step": 0, **self.axes(), **self._row})
             self._row = {}
 
@@ -204,23 +204,26 @@ class Meter(TrainerCallback):
             "metrics": metrics,
         }
         passed = [m for m in self.milestones if m.reached(step, self.cost)]
-        self.milestone = bool(passed)
+        self.milestone = agree(bool(passed))
         self.milestones = [m for m in self.milestones if m not in passed]
         reason = self.limits.reached(step, self.cost)
         if reason is None and self.stop_requested():
             reason = "stop requested"
-        if reason is not None:
+        if agree(reason is not None):  # clocks and signals differ between ranks; they leave together
+            reason = reason or "another rank stopped"
             self.stopped = reason
             control.should_training_stop = True
         if self.snapshots and _log_spaced(step):
             self._snapshot(step)
         on_boundary = step % self.boundary == 0
-        near = self.boundary > 1 and self.limits.reached(step, self.cost, reserve=1.5 * self.boundary) is not None
+        near = self.boundary > 1 and agree(
+            self.limits.reached(step, self.cost, reserve=1.5 * self.boundary) is not None
+        )
         if not on_boundary:
             control.should_save = False  # a checkpoint between two generation rounds cannot be resumed exactly
         elif reason is not None or self.milestone or near:
             control.should_save = True
-        if self.run is not None and self._main:
+        if self.run is not None and self.is_main:
             total = self.limits.steps or (
                 math.ceil(step / share) if (share := self.limits.share(step, self.cost)) else None
             )
@@ -237,15 +240,13 @@ class Meter(TrainerCallback):
             ours["kl_estimator"] = "k3"  # TRL: exp(ref - logp) - (ref - logp) - 1, against the base model
         self._line["metrics"] = {**ours, **self._line["metrics"]}
         line = self._flush()
-        if self.tracker is not None and line is not None and self._main:
+        if self.tracker is not None and line is not None and self.is_main:
             self.tracker.log(self._tracker_row(line))
-        if control.should_save:
-            self._saving = time.perf_counter()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint complete, then delete what is no longer kept."""
         self._flush()
-        if not self._main:
+        if not self.is_main:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir() and self.counter is not None:
@@ -256,11 +257,6 @@ class Meter(TrainerCallback):
                 {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone, **self.ledger},
             )
             self._rotate(folder.parent)
-        if self._saving:
-            seconds = time.perf_counter() - self._saving
-            self._aside += seconds
-            self._add_extra("overhead_gpu_seconds", seconds * self.devices)
-            self._saving = 0.0
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The last line, and what was spent after it."""
@@ -287,20 +283,17 @@ class Meter(TrainerCallback):
     def _snapshot(self, step: int) -> None:
         """Weights alone, for evaluation after the fact."""
         assert self.counter is not None
-        start, folder = time.perf_counter(), self.directory / "snapshots" / f"checkpoint-{step}"
+        folder = self.directory / "snapshots" / f"checkpoint-{step}"
         self.counter.trainer.save_model(str(folder))
-        if self._main:
+        if self.is_main:
             write_json(folder / LEDGER, {"step": step, "cost": self.cost.to_dict()})
-        seconds = time.perf_counter() - start
-        self._aside += seconds
-        self._add_extra("overhead_gpu_seconds", seconds * self.devices)
 
     def _overhead(self, step: int) -> None:
         """Write a line of pure cost: wall since the mark outside steps and evaluation, and what no line took yet."""
         now = time.perf_counter()
         self._add_extra("overhead_gpu_seconds", max(0.0, now - self._mark - self._aside) * self.devices)
         self._mark, self._aside = now, 0.0
-        if self._main:
+        if self.is_main:
             self.steps.write(
                 {"segment": self.segment, "step": step, "time": round(time.time(), 3), "cost": self._extra}
             )
@@ -313,7 +306,7 @@ class Meter(TrainerCallback):
         for name, value in self._extra.items():
             line["cost"][name] = line["cost"].get(name, 0.0) + value
         self._extra = {}
-        if self._main:
+        if self.is_main:
             self.steps.write(line)
         return line
 

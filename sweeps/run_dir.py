@@ -27,14 +27,19 @@ LEDGER = "ledger.json"  # written last into a checkpoint: its presence says that
 
 
 class RunDirectory:
-    """Exclusive access to one run directory, for one segment.
+    """Exclusive access to one run directory, for one segment; ranks other than the first read only (``main=False``).
 
     Raises:
         RecordError: another process holds the directory (the message names it), or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, main: bool = True) -> None:
+        self.path, self.main = path, main
+        self.record: RunRecord | None = None
+        self._progress = ("", 0.0)
+        self._lock: FileLock | None = None
+        if not main:  # another rank of the same run: it reads, rank 0 writes
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -49,8 +54,6 @@ class RunDirectory:
                 f"run directory {path} is in use by {self._holder()}; wait for it, or stop it first"
             ) from error
         write_json(path / f"{records.LOCK}.holder", {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()})
-        self.record: RunRecord | None = None
-        self._progress = ("", 0.0)
 
     def _holder(self) -> str:
         try:
@@ -88,7 +91,7 @@ class RunDirectory:
             "python": platform.python_version(),
         }
         self.record = replace(record, segments=(*earlier, segment), status="running")
-        records.write_run(self.path, self.record)
+        self._write()
         return self.segment
 
     def close_segment(self, cause: str, **facts: Any) -> None:
@@ -96,17 +99,23 @@ class RunDirectory:
         assert self.record is not None
         last = {**self.record.segments[-1], "end": _now(), "cause": cause, **facts}
         self.record = replace(self.record, segments=(*self.record.segments[:-1], last), status=cause)
-        records.write_run(self.path, self.record)
+        self._write()
 
     def update(self, **fields: Any) -> None:
         """Replace fields of run.json."""
         assert self.record is not None
         self.record = replace(self.record, **fields)
-        records.write_run(self.path, self.record)
+        self._write()
+
+    def _write(self) -> None:
+        if self.main and self.record is not None:
+            records.write_run(self.path, self.record)
 
     def progress(self, stage: str, step: int, total: int | None, **facts: Any) -> None:
         """Say how far the run is, for the launcher's display, at most once a second a stage; never fails a run."""
         now = time.monotonic()
+        if not self.main:
+            return
         if stage == self._progress[0] and now - self._progress[1] < 1.0:
             return
         self._progress = (stage, now)
@@ -121,14 +130,15 @@ class RunDirectory:
     def latest_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest complete checkpoint and its ledger; incomplete ones (a kill while writing) are removed."""
         for folder in sorted(self.checkpoints.glob("checkpoint-*")) if self.checkpoints.is_dir() else []:
-            if not (folder / LEDGER).is_file():
+            if self.main and not (folder / LEDGER).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
         found = complete_checkpoints(self.checkpoints)
         return found[-1] if found else None
 
     def release(self) -> None:
         """Let the directory go."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
 
 def complete_checkpoints(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -61,7 +61,7 @@ def train(config: RunConfig) -> Path:
     if not torch.cuda.is_available():
         torch.set_num_threads(config.cluster.threads)
     task = build(config.task)
-    directory = RunDirectory(config.run_dir)
+    directory = RunDirectory(config.run_dir, main=os.environ.get("RANK", "0") == "0")
     try:
         # 1. the base model, pretrained here or published
         if isinstance(config.model, ScratchModel):

@@ -27,7 +27,9 @@ TRAIN = "RL_SCALING_TRAIN"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one configuration file; returns 0, `INTERRUPTED`, or raises with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m sweeps.worker", description="Run one resolved configuration in this process.")
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeps.worker", description="Run one resolved configuration in this process."
+    )
     parser.add_argument("config", type=Path, help="JSON file of a resolved configuration, as the launcher writes it")
     body = json.loads(parser.parse_args(argv).config.read_text(encoding="utf-8"))
     _set_environment(body.get("cluster", {}))

@@ -19,7 +19,11 @@ ConfigStore.instance().store(
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="rl_scaling",
-    node={"_target_": "hydra_plugins.rl_scaling_launcher.sweeper.RlScalingSweeper", "max_batch_size": None, "params": None},
+    node={
+        "_target_": "hydra_plugins.rl_scaling_launcher.sweeper.RlScalingSweeper",
+        "max_batch_size": None,
+        "params": None,
+    },
     provider="rl_scaling",
 )
 

@@ -55,7 +55,12 @@ class Composer:
             self._parsed[text] = self.parser.parse_overrides([text])[0]
         override = self._parsed[text]
         key = override.key_or_group
-        if override.type != OverrideType.CHANGE or override.package is not None or key.startswith("hydra") or "/" in key:
+        if (
+            override.type != OverrideType.CHANGE
+            or override.package is not None
+            or key.startswith("hydra")
+            or "/" in key
+        ):
             return None
         if key not in self._groups:
             self._groups[key] = bool(self.loader.get_group_options(key))
@@ -85,7 +90,9 @@ def _settable(base: dict[str, Any], referenced: frozenset[str], key: str) -> boo
         node = node.get(part, MISSING) if isinstance(node, dict) else MISSING
     if node is MISSING or isinstance(node, dict):
         return False
-    return "" not in referenced and not any(r == key or r.startswith(f"{key}.") or key.startswith(f"{r}.") for r in referenced)
+    return "" not in referenced and not any(
+        r == key or r.startswith(f"{key}.") or key.startswith(f"{r}.") for r in referenced
+    )
 
 
 def _set(body: dict[str, Any], path: list[str], value: Any) -> None:

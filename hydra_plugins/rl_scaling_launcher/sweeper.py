@@ -26,4 +26,6 @@ class RlScalingSweeper(BasicSweeper):
                 raise
             from scaling.errors import ConfigError
 
-            raise ConfigError(f"cannot write {error.filename}: {error.strerror}; choose another runs_dir or free space") from error
+            raise ConfigError(
+                f"cannot write {error.filename}: {error.strerror}; choose another runs_dir or free space"
+            ) from error

@@ -78,13 +78,13 @@ def _summary_of(name: str) -> str:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="rl-scaling")
 def cli() -> None:
-    r"""How far will reinforcement learning take this model, what will it cost, and is that better than more pretraining?
+    """How far will reinforcement learning take this model, what will it cost, and is that better than more pretraining?
 
     \b
     rl-scaling fit curve.csv --compute gpu_hours --score accuracy    the first thing to try
     rl-scaling report runs/ --out report/                            a report of a sweep
     rl-scaling COMMAND --help                                        teaches the command
-    """
+    """  # noqa: D301
 
 
 def main() -> None:

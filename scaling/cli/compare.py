@@ -66,7 +66,7 @@ def compare(
     out: Path | None,
     **columns: Any,
 ) -> None:
-    r"""Compare recipes: one table whose --by column names them, or one source a recipe.
+    """Compare recipes: one table whose --by column names them, or one source a recipe.
 
     \b
     rl-scaling compare sweep.csv --compute gpu_hours --score accuracy --by recipe --seed-column seed
@@ -75,7 +75,7 @@ def compare(
 
     Prints the difference at equal compute, the effective speed-up (how much less compute for the same score), the
     difference in asymptote, and in exponent once the asymptotes agree; settings in which the recipes differ are named.
-    """  # fmt: skip
+    """  # noqa: D301  # fmt: skip
     from scaling.compare import compare as compare_curves
 
     groups: dict[str, list[Any]] = {}

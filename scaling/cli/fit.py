@@ -52,7 +52,7 @@ def fit(
     no_figure: bool,
     **columns: Any,
 ) -> None:
-    r"""Fit a scaling curve to the scores in FILE (csv, tsv, parquet, jsonl) or in run folders.
+    """Fit a scaling curve to the scores in FILE (csv, tsv, parquet, jsonl) or in run folders.
 
     \b
     rl-scaling fit curve.csv --compute gpu_hours --score accuracy
@@ -62,7 +62,7 @@ def fit(
     Prints for each curve the asymptote (what the score tends to) with its interval, how steep and how far along the
     curve is, a forecast at four times the compute, and whether the data determine the asymptote at all. If they do
     not, it says so, and the lower bound is what you may quote.
-    """
+    """  # noqa: D301
     data = read_source(source, **columns)
     echo_notes(data.notes)
     collapsed = echo_collapses(data)

@@ -87,7 +87,7 @@ def forecast(
     out: Path | None,
     **columns: Any,
 ) -> None:
-    r"""Forecast the score of RUNS (run folders, also of a run still going) or of a table FILE at more compute.
+    """Forecast the score of RUNS (run folders, also of a run still going) or of a table FILE at more compute.
 
     \b
     rl-scaling forecast runs/demo/3f2a --until 4x
@@ -95,7 +95,7 @@ def forecast(
 
     --reach answers with a probability that the score is never reached; --gain with the probability that going on to --until
     is worth more than X.
-    """  # fmt: skip
+    """  # noqa: D301  # fmt: skip
     data = read_source(source, **columns)
     echo_notes(data.notes)
     collapsed = echo_collapses(data)

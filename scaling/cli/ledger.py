@@ -27,7 +27,7 @@ LEGEND = (
 @click.option("--notes/--no-notes", default=True, help="Print notes and sources below the table.")
 @click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
 def ledger(text: str, runs: Path | None, models: bool, conventions: bool, notes: bool, form: str) -> None:
-    r"""Print published RL compute relative to pretraining, and your runs beside it.
+    """Print published RL compute relative to pretraining, and your runs beside it.
 
     Two ratios are printed and never mixed: of GPU-hours (same chip on both sides) and of FLOPs (RL as its row says,
         pretraining
@@ -38,7 +38,7 @@ def ledger(text: str, runs: Path | None, models: bool, conventions: bool, notes:
       rl-scaling ledger --filter R1
       rl-scaling ledger --runs runs/demo
       rl-scaling ledger --format json > ledger.json
-    """
+    """  # noqa: D301
     if conventions:
         click.echo(_conventions(text))
         return

@@ -73,7 +73,7 @@ def plan(
     form: str,
     **step: Any,
 ) -> None:
-    r"""Plan a grid of sizes and budgets: FLOPs, GPU-hours, money and, from measured runs, the expected score.
+    """Plan a grid of sizes and budgets: FLOPs, GPU-hours, money and, from measured runs, the expected score.
 
     GPU-hours come from the rates of --runs where they were measured, else from a stated utilisation of the accelerator's peak;
     the output says which, and how well such predictions meet the measured runs.
@@ -84,7 +84,7 @@ def plan(
       rl-scaling plan --model Qwen2.5-1.5B --model Qwen2.5-7B --accelerator H800 --steps 1000 --completion-length 8192
       rl-scaling plan --runs runs/ladder --flops 1e20 --next asymptote
       rl-scaling plan --runs runs/bases --split 1e22
-    """
+    """  # noqa: D301
     from scaling.plan import plan_grid
 
     if runs is None and (target is not None or split is not None):

@@ -9,7 +9,7 @@ GPU-seconds of a step, the first rule whose keys the log has:
 5. completion tokens / (tokens per second) x GPUs                                           derived, or assumed
 6. growth of the elapsed time x GPUs: an upper bound, with start-up and idling in it        derived, or assumed
 
-Evaluation time goes to ``evaluation_gpu_seconds``, checkpoints to ``overhead_gpu_seconds``. Whether the step time contains
+Evaluation time goes to ``evaluation_gpu_seconds``, what a mapping names overhead to ``overhead_gpu_seconds``. Whether the step time contains
 them is told by the mapping, or "by phases": on steps with an evaluation, the step time exceeds the sum of its phases by the
 evaluation if it is inside, by nothing if not. What a step holds beyond its phases is ``idle_gpu_seconds``.
 

@@ -12,5 +12,7 @@ __all__ = ["doctor", "sweep", "wandb_group"]  # pyright: ignore[reportUnsupporte
 
 def __getattr__(name: str) -> Any:
     if name in _COMMANDS:
-        return getattr(importlib.import_module(f"sweeps.cli.{_COMMANDS[name]}"), name)
+        value = getattr(importlib.import_module(f"sweeps.cli.{_COMMANDS[name]}"), name)
+        globals()[name] = value  # over the submodule of the same name, which the import has just bound here
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,9 +9,21 @@ import click
 
 
 @click.command()
-@click.option("--runs-dir", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where runs are going to be written.")
-@click.option("--cluster", is_flag=True, help="About five minutes of small real runs on your own GPUs: what tests elsewhere only stand in for.")
-@click.option("--model", default="smollm2_135m", show_default=True, help="With --cluster: model group option for the vLLM server.")
+@click.option(
+    "--runs-dir",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where runs are going to be written.",
+)
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="About five minutes of small real runs on your own GPUs: what tests elsewhere only stand in for.",
+)
+@click.option(
+    "--model", default="smollm2_135m", show_default=True, help="With --cluster: model group option for the vLLM server."
+)
 @click.argument("overrides", nargs=-1)
 def doctor(runs_dir: Path, cluster: bool, model: str, overrides: tuple[str, ...]) -> None:
     r"""Check this machine, one line each, with a fix: Python, torch, vLLM, Slurm, Ray, W&B, disk, locks, verifiers.

@@ -30,7 +30,12 @@ def sweep() -> None:
 
 @sweep.command()
 @SWEEP
-@click.option("--forecast/--no-forecast", default=True, show_default=True, help="Fit the curves of runs at work and forecast their end.")
+@click.option(
+    "--forecast/--no-forecast",
+    default=True,
+    show_default=True,
+    help="Fit the curves of runs at work and forecast their end.",
+)
 @click.option("--watch", is_flag=True, help="Keep watching until nothing is queued or running.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def status(sweep_dir: Path, forecast: bool, watch: bool, as_json: bool) -> None:
@@ -74,7 +79,11 @@ def retry(sweep_dir: Path, runs: tuple[str, ...], wait: bool) -> None:
     from sweeps.launching.jobs import Notes
 
     notes = Notes(sweep_dir)
-    again = overview.find(sweep_dir, runs, among=[s for s in overview.states(sweep_dir, cached=False) if not s.active and s.state != "finished"])
+    again = overview.find(
+        sweep_dir,
+        runs,
+        among=[s for s in overview.states(sweep_dir, cached=False) if not s.active and s.state != "finished"],
+    )
     planned = [run for s in again if (run := launch.planned_from_notes(notes, s)) is not None]
     if not planned:
         click.echo("nothing to retry: no run failed, was cancelled or interrupted")
@@ -92,7 +101,9 @@ def retry(sweep_dir: Path, runs: tuple[str, ...], wait: bool) -> None:
 @sweep.command()
 @SWEEP
 @RUNS
-@click.option("-n", "--lines", default=40, show_default=True, type=click.IntRange(min=1), help="Last so many lines of each log.")
+@click.option(
+    "-n", "--lines", default=40, show_default=True, type=click.IntRange(min=1), help="Last so many lines of each log."
+)
 @click.option("-f", "--follow", is_flag=True, help="Keep showing what one run writes.")
 def logs(sweep_dir: Path, runs: tuple[str, ...], lines: int, follow: bool) -> None:
     """Show the logs of RUNS: by default of those that failed, or else of those at work."""
@@ -105,10 +116,14 @@ def logs(sweep_dir: Path, runs: tuple[str, ...], lines: int, follow: bool) -> No
         chosen = [s for s in everything if s.state == "failed"] or [s for s in everything if s.state == "running"]
     with_log = [s for s in chosen if s.log and Path(s.log).is_file()]
     if not with_log:
-        raise ScalingError(f"no log to show for {', '.join(runs) or 'failed or running runs'} in {sweep_dir}: no attempt has written one")
+        raise ScalingError(
+            f"no log to show for {', '.join(runs) or 'failed or running runs'} in {sweep_dir}: no attempt has written one"
+        )
     if follow:
         if len(with_log) > 1:
-            raise ScalingError(f"--follow shows one run, {len(with_log)} fit: name one of {', '.join(s.run_id for s in with_log)}")
+            raise ScalingError(
+                f"--follow shows one run, {len(with_log)} fit: name one of {', '.join(s.run_id for s in with_log)}"
+            )
         sys.exit(subprocess.run(["tail", "-n", str(lines), "-F", with_log[0].log]).returncode)
     for s in with_log:
         click.echo(f"== {s.label}  {s.run_id}  {s.state}  {s.log}")
@@ -118,7 +133,9 @@ def logs(sweep_dir: Path, runs: tuple[str, ...], lines: int, follow: bool) -> No
 @sweep.command()
 @SWEEP
 @click.option("--tolerance", default=0.02, show_default=True, help="Relative difference that is taken as agreement.")
-@click.option("--startup", default=60.0, show_default=True, help="Seconds of start-up an attempt that records cannot see [s].")
+@click.option(
+    "--startup", default=60.0, show_default=True, help="Seconds of start-up an attempt that records cannot see [s]."
+)
 def reconcile(sweep_dir: Path, tolerance: float, startup: float) -> None:
     """Compare GPU-hours paid by the records with Slurm's accounts, requeued attempts included."""
     from sweeps.launching import overview
@@ -132,9 +149,15 @@ def reconcile(sweep_dir: Path, tolerance: float, startup: float) -> None:
         allowed = tolerance * r["slurm"] + startup * r["attempts"] * max(1, r["gpus"]) / 3600
         off += abs(gap) > allowed
         mark = "" if abs(gap) <= allowed else "  <- more than tolerance and start-up"
-        click.echo(f"{r['label'].ljust(width)}  {r['attempts']:8d}  {r['records']:13.5f}  {r['slurm']:11.5f}  {gap:+.5f}{mark}")
+        click.echo(
+            f"{r['label'].ljust(width)}  {r['attempts']:8d}  {r['records']:13.5f}  {r['slurm']:11.5f}  {gap:+.5f}{mark}"
+        )
     total = (sum(r["records"] for r in rows), sum(r["slurm"] for r in rows))
     share = f" ({(total[1] - total[0]) / total[1]:+.1%})" if total[1] else ""
-    click.echo(f"{'total'.ljust(width)}  {sum(r['attempts'] for r in rows):8d}  {total[0]:13.5f}  {total[1]:11.5f}  {total[1] - total[0]:+.5f}{share}")
+    click.echo(
+        f"{'total'.ljust(width)}  {sum(r['attempts'] for r in rows):8d}  {total[0]:13.5f}  {total[1]:11.5f}  {total[1] - total[0]:+.5f}{share}"
+    )
     if off:
-        raise ScalingError(f"{off} run(s) differ by more than {tolerance:.0%} plus {startup:g} s an attempt: see their segments in run.json")
+        raise ScalingError(
+            f"{off} run(s) differ by more than {tolerance:.0%} plus {startup:g} s an attempt: see their segments in run.json"
+        )

@@ -71,7 +71,10 @@ class SlurmAttempt:
         return DelayedSubmission(self)
 
     def _note(self, code: int, cause: str | None, attempt: int) -> None:
-        write_json(Path(self.end), {"job_id": job_id(), "returncode": code, "cause": cause, "attempt": attempt, "time": time.time()})
+        write_json(
+            Path(self.end),
+            {"job_id": job_id(), "returncode": code, "cause": cause, "attempt": attempt, "time": time.time()},
+        )
 
 
 _RUNNING: list[Processes] = []  # of this process; kept out of the pickled object
@@ -87,4 +90,6 @@ def _hosts() -> list[str]:
     nodes = os.environ.get("SLURM_JOB_NODELIST")
     if not nodes or int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) == 1:
         return ["localhost"]
-    return subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    ).stdout.split()

@@ -56,7 +56,9 @@ def describe(states: Sequence[RunState]) -> str:
     working = [s for s in states if s.state == "running"]
     waiting = next((s.cause for s in states if s.state == "queued" and s.cause), None)
     line += f" ({waiting})" if waiting and not working else ""
-    return " | ".join([line, *(_short(s) for s in working[:4]), *([f"and {len(working) - 4} more"] if len(working) > 4 else [])])
+    return " | ".join(
+        [line, *(_short(s) for s in working[:4]), *([f"and {len(working) - 4} more"] if len(working) > 4 else [])]
+    )
 
 
 def _short(s: RunState) -> str:
@@ -81,8 +83,22 @@ def _table(states: Sequence[RunState], elapsed: float) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, expand=False, caption=f"{_clock(elapsed)}  {describe(states).split(' | ')[0]}", caption_justify="left")
-    for name, justify in (("run", "left"), ("state", "left"), ("stage", "left"), ("", "left"), ("step", "right"), ("score", "right"), ("left", "right")):
+    table = Table(
+        box=None,
+        pad_edge=False,
+        expand=False,
+        caption=f"{_clock(elapsed)}  {describe(states).split(' | ')[0]}",
+        caption_justify="left",
+    )
+    for name, justify in (
+        ("run", "left"),
+        ("state", "left"),
+        ("stage", "left"),
+        ("", "left"),
+        ("step", "right"),
+        ("score", "right"),
+        ("left", "right"),
+    ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     ranked = sorted(states, key=lambda s: ("running", "queued").index(s.state) if s.active else 2)
     for s in ranked[:ROWS_SHOWN]:

@@ -44,7 +44,17 @@ class _Runner:
         self.slurm = any(o.startswith("cluster=slurm") for o in overrides)
 
     def train(self, sweep: str, *more: str, seconds: float = 900) -> None:
-        argv = [sys.executable, "-m", "sweeps.train", "-m", f"runs_dir={self.folder}", f"bases_dir={self.folder}/bases", f"sweep={sweep}", *self.overrides, *more]
+        argv = [
+            sys.executable,
+            "-m",
+            "sweeps.train",
+            "-m",
+            f"runs_dir={self.folder}",
+            f"bases_dir={self.folder}/bases",
+            f"sweep={sweep}",
+            *self.overrides,
+            *more,
+        ]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds)
         if done.returncode:
             raise RuntimeError(" | ".join((done.stderr or done.stdout).strip().splitlines()[-2:]))
@@ -67,15 +77,23 @@ def _training(run: _Runner) -> tuple[str, str]:
     row = table.runs.iloc[0]
     if row["steps"] != 10 or not row["total_flops"] > 0:
         return "bad", f"10 steps were asked for, {row['steps']} recorded"
-    return "ok", f"10 steps on {row['accelerator']}, {row['total_flops']:.2e} FLOPs, {row['gpu_hours'] * 3600:.0f} GPU s"
+    return (
+        "ok",
+        f"10 steps on {row['accelerator']}, {row['total_flops']:.2e} FLOPs, {row['gpu_hours'] * 3600:.0f} GPU s",
+    )
 
 
 def _preemption(run: _Runner) -> tuple[str, str]:
     """Interrupt a run as a scheduler does, let it save, continue it, and find every step exactly once."""
     run.train("preemption", *SMALL, "budget.steps=400", "launch.wait=false")
     sweep = run.folder / "preemption"
-    path = _until(lambda: next((p for p in sweep.iterdir() if records.is_run(p) and len(tail_rows(p / records.STEPS)) > 6), None), 600)
-    subprocess.run([sys.executable, "-m", "scaling", "sweep", "cancel", str(sweep)], check=True, capture_output=True, timeout=120)
+    path = _until(
+        lambda: next((p for p in sweep.iterdir() if records.is_run(p) and len(tail_rows(p / records.STEPS)) > 6), None),
+        600,
+    )
+    subprocess.run(
+        [sys.executable, "-m", "scaling", "sweep", "cancel", str(sweep)], check=True, capture_output=True, timeout=120
+    )
     _until(lambda: records.read_run(path).status == "interrupted", 300)
     saved = int(load_runs(path).runs["steps"].iloc[0])
     run.train("preemption", *SMALL, f"budget.steps={saved + 10}")
@@ -83,7 +101,10 @@ def _preemption(run: _Runner) -> tuple[str, str]:
     steps = sorted(table.steps["step"])
     if steps != list(range(1, saved + 11)):
         return "bad", f"after a stop at step {saved}, steps {steps[:2]}..{steps[-2:]} are recorded"
-    return "ok", f"saved at step {saved} within the grace period, continued, every step once, {int(table.runs['segments'].iloc[0])} segments"
+    return (
+        "ok",
+        f"saved at step {saved} within the grace period, continued, every step once, {int(table.runs['segments'].iloc[0])} segments",
+    )
 
 
 def _hours(run: _Runner) -> tuple[str, str]:
@@ -96,7 +117,10 @@ def _hours(run: _Runner) -> tuple[str, str]:
     attempts = sum(r["attempts"] for r in rows)
     startup = (slurm_hours - records_hours) * 3600 / max(1, attempts)
     good = 0 <= slurm_hours - records_hours and startup < 120
-    return "ok" if good else "bad", f"records {records_hours:.4f}, Slurm {slurm_hours:.4f} GPU h: {startup:.0f} GPU s of start-up an attempt"
+    return (
+        "ok" if good else "bad",
+        f"records {records_hours:.4f}, Slurm {slurm_hours:.4f} GPU h: {startup:.0f} GPU s of start-up an attempt",
+    )
 
 
 def _server(run: _Runner, model: str) -> tuple[str, str]:
@@ -107,7 +131,9 @@ def _server(run: _Runner, model: str) -> tuple[str, str]:
     devices = "cluster.gpus_per_node=2" if run.slurm else "cluster.devices=2"
     run.train("server", f"model={model}", "task=countdown", "grpo.vllm=server", devices, "budget.steps=3", *SMALL[2:])
     row: Any = load_runs(run.only("server")).runs.iloc[0]
-    return ("ok" if row["steps"] == 3 else "bad"), f"{row['steps']} steps with {model} behind a server, {row['devices']} devices counted"
+    return (
+        "ok" if row["steps"] == 3 else "bad"
+    ), f"{row['steps']} steps with {model} behind a server, {row['devices']} devices counted"
 
 
 def _until(found: Callable[[], Any], seconds: float) -> Any:

@@ -183,4 +183,6 @@ def write_json(path: Path, value: Any) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             tmp.unlink(missing_ok=True)
-        raise RecordError(f"cannot write {path}: {error.strerror}; free space or fix permissions, then rerun") from error
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}; free space or fix permissions, then rerun"
+        ) from error

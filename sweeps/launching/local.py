@@ -60,12 +60,16 @@ class Slots:
         gpus = list(visible_gpus() if gpus is None else gpus)
         if cluster.accelerator == "cpu" or not gpus:
             if cluster.gpus_per_node:
-                raise ConfigError(f"cluster.gpus_per_node: must be 0 on a machine without GPUs, got {cluster.gpus_per_node}: use cluster=slurm")
+                raise ConfigError(
+                    f"cluster.gpus_per_node: must be 0 on a machine without GPUs, got {cluster.gpus_per_node}: use cluster=slurm"
+                )
             cores = len(os.sched_getaffinity(0))
             workers = cluster.workers or max(1, cores // cluster.threads)
             return cls([f"cpu-{i}" for i in range(workers)], 1)
         if cluster.devices > len(gpus):
-            raise ConfigError(f"cluster.devices: must be at most the {len(gpus)} GPUs of this machine, got {cluster.devices}")
+            raise ConfigError(
+                f"cluster.devices: must be at most the {len(gpus)} GPUs of this machine, got {cluster.devices}"
+            )
         at_once = len(gpus) // cluster.devices
         workers = cluster.workers or at_once
         layers = max(1, -(-workers // at_once))  # runs on one GPU at a time
@@ -110,7 +114,11 @@ def visible_gpus() -> list[str]:
     if not shutil.which("nvidia-smi"):
         return []
     found = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=60, check=False
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return found.stdout.split() if found.returncode == 0 else []
 
@@ -146,7 +154,9 @@ def refresh(notes: Notes, jobs: Sequence[Job]) -> list[Job]:
         if job.state == "running" and not job.alive:
             job = _vanished(notes, job)
         elif job.state == "queued" and time.time() - job.submitted > START_SECONDS:
-            job = job.but(state="ended", returncode=1, cause=f"no supervisor took it: see {notes.folder / 'supervisor.log'}")
+            job = job.but(
+                state="ended", returncode=1, cause=f"no supervisor took it: see {notes.folder / 'supervisor.log'}"
+            )
         out.append(job)
     return out
 
@@ -186,7 +196,9 @@ def _turn(notes: Notes, children: dict[str, subprocess.Popen[bytes]]) -> bool:
             elif child is None and job.engine == "local" and job.state == "running" and not job.alive:
                 jobs[run_id] = _vanished(notes, job)
                 notes.write(jobs[run_id])
-        queued = sorted((j for j in jobs.values() if j.engine == "local" and j.state == "queued"), key=lambda j: j.submitted)
+        queued = sorted(
+            (j for j in jobs.values() if j.engine == "local" and j.state == "queued"), key=lambda j: j.submitted
+        )
         slots = _slots(notes)
         for job in queued:
             taken = slots.take()
@@ -204,7 +216,12 @@ def _vanished(notes: Notes, job: Job) -> Job:
     """The end of a process that outlived the supervisor which could have read its exit code: its records say how."""
     code = 0 if read_json(notes.sweep_dir / job.run_id / RUN).get("status") in (*DONE, "interrupted") else 1
     words = last_words(Path(job.log))
-    return job.but(state="ended", ended=time.time(), returncode=code, cause=f"its process vanished; last line: {words or 'none'}" if code else None)
+    return job.but(
+        state="ended",
+        ended=time.time(),
+        returncode=code,
+        cause=f"its process vanished; last line: {words or 'none'}" if code else None,
+    )
 
 
 def _slots(notes: Notes) -> Slots:
@@ -276,7 +293,9 @@ def last_words_of(text: str) -> str:
 
 def main() -> None:
     """Entry point of the supervisor."""
-    parser = argparse.ArgumentParser(prog="python -m sweeps.launching.local", description="Run the queued jobs of a sweep.")
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeps.launching.local", description="Run the queued jobs of a sweep."
+    )
     parser.add_argument("sweep_dir", type=Path)
     supervise(parser.parse_args().sweep_dir)
 

@@ -60,7 +60,9 @@ def write_manifest(sweep_dir: Path, rows: Sequence[dict[str, Any]]) -> Path:
     try:
         path.with_suffix(".csv").write_text(out.getvalue(), encoding="utf-8")
     except OSError as error:
-        raise RecordError(f"cannot write {path.with_suffix('.csv')}: {error.strerror}; free space or fix permissions, then rerun") from error
+        raise RecordError(
+            f"cannot write {path.with_suffix('.csv')}: {error.strerror}; free space or fix permissions, then rerun"
+        ) from error
     return path
 
 
@@ -96,10 +98,25 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         )
         for r in rows
     ]  # fmt: skip
-    total = ("total", "", "", "", "", *(_sum(rows, key, spec) for key, spec in (("flops", ".3g"), ("gpu_hours", ".3g"), ("usd", ".2f"), ("disk_gb", ".2g"))), "", "")
+    total = (
+        "total",
+        "",
+        "",
+        "",
+        "",
+        *(
+            _sum(rows, key, spec)
+            for key, spec in (("flops", ".3g"), ("gpu_hours", ".3g"), ("usd", ".2f"), ("disk_gb", ".2g"))
+        ),
+        "",
+        "",
+    )
     lines = [header, *body, total]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    shown = ["  ".join(cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip() for line in lines]
+    shown = [
+        "  ".join(cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
+        for line in lines
+    ]
     notes = dict.fromkeys(r["note"] for r in rows if r["note"])
     return "\n".join([*shown, *(f"note: {note}" for note in notes)])
 

@@ -44,7 +44,11 @@ def states(sweep_dir: Path, *, cached: bool = True) -> list[RunState]:
         run_dir, job = sweep_dir / run_id, jobs.get(run_id)
         stamp = _stamp(run_dir, job)
         hit = cache.get(run_id)
-        state = RunState(**hit["state"]) if hit and stamp and hit["stamp"] == stamp else read_state(run_dir, run_id=run_id, label=label, job=job)
+        state = (
+            RunState(**hit["state"])
+            if hit and stamp and hit["stamp"] == stamp
+            else read_state(run_dir, run_id=run_id, label=label, job=job)
+        )
         if state.state == "finished" and stamp:
             keep[run_id] = {"stamp": stamp, "state": asdict(state)}
         out.append(state)
@@ -94,7 +98,11 @@ def forecast(sweep_dir: Path, found: Sequence[RunState], *, limit: int = 24) -> 
     from scaling import fit, load_runs
 
     out: dict[str, str] = {}
-    at_work = [s for s in found if s.state in ("running", "interrupted", "lost") and s.step and s.total and records.is_run(sweep_dir / s.run_id)]
+    at_work = [
+        s
+        for s in found
+        if s.state in ("running", "interrupted", "lost") and s.step and s.total and records.is_run(sweep_dir / s.run_id)
+    ]
     for s in at_work[:limit]:
         try:
             curve = next(iter(load_runs(sweep_dir / s.run_id).curves(axis="total_flops").values()))[0]
@@ -128,7 +136,16 @@ def reconcile(sweep_dir: Path) -> list[dict[str, Any]]:
         attempts = [a for a in accounts if a["job_id"] in job.job_ids]
         billed = sum(a["seconds"] * (a["gpus"] or 1) for a in attempts) / 3600
         paid = float(load_runs(path).runs["gpu_hours_paid"].iloc[0]) if records.is_run(path) else 0.0
-        out.append({"run_id": run_id, "label": job.label, "attempts": len(attempts), "records": paid, "slurm": billed, "gpus": max((a["gpus"] for a in attempts), default=0)})
+        out.append(
+            {
+                "run_id": run_id,
+                "label": job.label,
+                "attempts": len(attempts),
+                "records": paid,
+                "slurm": billed,
+                "gpus": max((a["gpus"] for a in attempts), default=0),
+            }
+        )
     return out
 
 
@@ -149,4 +166,3 @@ def _stamp(run_dir: Path, job: Job | None) -> str | None:
     except FileNotFoundError:
         return None
     return f"{held} {job.state if job else ''} {job.returncode if job else ''}"
-

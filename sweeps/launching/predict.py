@@ -61,17 +61,24 @@ def predict(config: RunConfig) -> Prediction:
         ConfigError: the model cannot fit the memory of the accelerator, or the host memory, that is asked for.
     """
     shape, pretraining, prompt_width, limit, why = _model(
-        config.model.model_dump_json(), config.task.model_dump_json(), config.pretrain.model_dump_json(), config.bases_dir
+        config.model.model_dump_json(),
+        config.task.model_dump_json(),
+        config.pretrain.model_dump_json(),
+        config.bases_dir,
     )
     launch, grpo = config.launch, config.grpo
     completion = launch.completion_length or grpo.max_completion_length or limit
     prompt = launch.prompt_length or prompt_width
     if shape is None:
-        return Prediction(completion_length=completion, prompt_length=prompt, gpu_hours=config.budget.gpu_hours, note=why)
+        return Prediction(
+            completion_length=completion, prompt_length=prompt, gpu_hours=config.budget.gpu_hours, note=why
+        )
     notes = [why] if why else []
     per_step = flops_per_step(config, shape, prompt=prompt, completion=completion)
     longest = grpo.max_completion_length or limit
-    memory = estimate(config, shape, _machine(config), prompt_length=prompt, completion_length=longest).memory.peak / 1e9
+    memory = (
+        estimate(config, shape, _machine(config), prompt_length=prompt, completion_length=longest).memory.peak / 1e9
+    )
     rate, note = _flops_per_hour(config, shape, per_step, prompt=prompt, completion=completion)
     notes += [note] if note else []
     _check_memory(config, weights_gb=shape.params * 2 / 1e9, lora=getattr(config.model, "lora", None) is not None)
@@ -105,7 +112,9 @@ def flops_per_step(config: RunConfig, shape: ModelShape, *, prompt: int, complet
 
 
 @functools.cache
-def _model(model: str, task: str, pretrain: str, bases_dir: str) -> tuple[ModelShape | None, Mapping[str, Any], int, int, str]:
+def _model(
+    model: str, task: str, pretrain: str, bases_dir: str
+) -> tuple[ModelShape | None, Mapping[str, Any], int, int, str]:
     """Shape, pretraining stage, prompt width, length limit; what is not known and why. Once a size, not once a run."""
     from pydantic import TypeAdapter
 
@@ -173,7 +182,9 @@ def _flops_per_hour(
         share = config.launch.utilisation
         return peak * share * 3600, f"hours assume {share:.0%} of the dense peak end to end (launch.utilisation)"
     found = estimate(config, shape, _machine(config), prompt_length=prompt, completion_length=completion)
-    return per_step / (found.seconds * config.cluster.devices / 3600), "hours are those of generation through transformers, by sweeps.estimate"
+    return per_step / (
+        found.seconds * config.cluster.devices / 3600
+    ), "hours are those of generation through transformers, by sweeps.estimate"
 
 
 def _price(config: RunConfig) -> float | None:

@@ -51,10 +51,14 @@ def check(configs: Sequence[RunConfig]) -> None:
     try:
         import ray.job_submission  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ConfigError(f"cluster.engine: ray needs the package ray[default] ({error}): pip install 'ray[default]'") from error
+        raise ConfigError(
+            f"cluster.engine: ray needs the package ray[default] ({error}): pip install 'ray[default]'"
+        ) from error
     for address in sorted({c.cluster.ray.address for c in configs}):
         if why := reachable(address):
-            raise ConfigError(f"cluster.ray.address: must be a Ray dashboard's address, {address} does not answer: {why}")
+            raise ConfigError(
+                f"cluster.ray.address: must be a Ray dashboard's address, {address} does not answer: {why}"
+            )
 
 
 def start(notes: Notes, jobs: Sequence[Job], configs: Mapping[str, RunConfig]) -> list[Job]:
@@ -81,7 +85,14 @@ def start(notes: Notes, jobs: Sequence[Job], configs: Mapping[str, RunConfig]) -
             )  # fmt: skip
         except RuntimeError as error:
             raise RayError(f"Ray refused the job: {str(error).splitlines()[-1]}") from error
-        job = job.but(job_id=job_id, job_ids=(*job.job_ids, job_id), attempt=attempt, log=str(log), submitted=time.time(), host=cluster.ray.address)
+        job = job.but(
+            job_id=job_id,
+            job_ids=(*job.job_ids, job_id),
+            attempt=attempt,
+            log=str(log),
+            submitted=time.time(),
+            host=cluster.ray.address,
+        )
         notes.write(job)
         out.append(job)
     return out
@@ -96,11 +107,17 @@ def refresh(notes: Notes, jobs: Sequence[Job]) -> list[Job]:
     active = [j for j in jobs if j.active and j.job_id]
     states: dict[str, tuple[str, str]] = {}
     for address in {str(j.host) for j in active}:
-        states |= {str(d.submission_id): (str(getattr(d.status, "value", d.status)), d.message or "") for d in _listed(address)}
+        states |= {
+            str(d.submission_id): (str(getattr(d.status, "value", d.status)), d.message or "") for d in _listed(address)
+        }
     out = []
     for job in jobs:
         if job in active:
-            job = _state(notes, job, *states.get(str(job.job_id), ("GONE", "the cluster does not know the job: it was restarted")))
+            job = _state(
+                notes,
+                job,
+                *states.get(str(job.job_id), ("GONE", "the cluster does not know the job: it was restarted")),
+            )
             if not job.active:
                 notes.write(job)
         out.append(job)
@@ -120,7 +137,12 @@ def _state(notes: Notes, job: Job, state: str, message: str) -> Job:
     if end.get("attempt") == job.attempt:
         code = int(end["returncode"])
         code = 128 - code if code > 128 else code  # the shell's way of saying a signal
-        return job.but(state="ended", returncode=code, cause=None if code in (0, INTERRUPTED) else explain(code, Path(job.log)), ended=time.time())
+        return job.but(
+            state="ended",
+            returncode=code,
+            cause=None if code in (0, INTERRUPTED) else explain(code, Path(job.log)),
+            ended=time.time(),
+        )
     if state == "PENDING":
         return job.but(state="queued")
     if state == "RUNNING":
@@ -130,7 +152,12 @@ def _state(notes: Notes, job: Job, state: str, message: str) -> Job:
     if state == "STOPPED":
         return job.but(state="cancelled", cause="Ray says STOPPED", ended=time.time())
     words = message.strip().splitlines()
-    return job.but(state="ended", returncode=1, cause=f"Ray says {state}: {words[-1] if words else 'no message'}", ended=time.time())
+    return job.but(
+        state="ended",
+        returncode=1,
+        cause=f"Ray says {state}: {words[-1] if words else 'no message'}",
+        ended=time.time(),
+    )
 
 
 def _listed(address: str) -> list[Any]:

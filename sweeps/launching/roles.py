@@ -81,16 +81,28 @@ def lay_out(config: RunConfig, hosts: Sequence[str] = ("localhost",)) -> Layout:
     per_node = cluster.devices // len(nodes)
     if config.grpo.vllm != "server":
         if cluster.server_devices:
-            raise ConfigError(f"cluster.server_devices: must be 0 where grpo.vllm is {config.grpo.vllm}, got {cluster.server_devices}")
+            raise ConfigError(
+                f"cluster.server_devices: must be 0 where grpo.vllm is {config.grpo.vllm}, got {cluster.server_devices}"
+            )
         return Layout(trainer_hosts=nodes, ranks_per_host=per_node)
     if len(nodes) > 1:
         if cluster.server_devices not in (0, per_node):
-            raise ConfigError(f"cluster.server_devices: must be the {per_node} GPUs of one whole node where a run has several, got {cluster.server_devices}")
+            raise ConfigError(
+                f"cluster.server_devices: must be the {per_node} GPUs of one whole node where a run has several, got {cluster.server_devices}"
+            )
         return Layout(trainer_hosts=nodes[:-1], ranks_per_host=per_node, server_host=nodes[-1], server_devices=per_node)
     if cluster.devices < 2:
-        raise ConfigError("cluster.devices: grpo.vllm=server needs a device for the server and one for the trainer, got 1: use colocate, or more devices")
+        raise ConfigError(
+            "cluster.devices: grpo.vllm=server needs a device for the server and one for the trainer, got 1: use colocate, or more devices"
+        )
     server = cluster.server_devices or 1
-    return Layout(trainer_hosts=nodes, ranks_per_host=per_node - server, server_host=next(iter(nodes)), server_devices=server, split=True)
+    return Layout(
+        trainer_hosts=nodes,
+        ranks_per_host=per_node - server,
+        server_host=next(iter(nodes)),
+        server_devices=server,
+        split=True,
+    )
 
 
 def ports(key: int) -> dict[str, int]:
@@ -119,10 +131,18 @@ class Processes:
         env: dict[str, str] = {}
         if self.layout.server_host is not None:
             url = f"http://{_address(self.layout.server_host)}:{self.ports['server']}"
-            self._spawn("server", self._server(), [self.layout.server_host], self.layout.server_devices, self._devices("server"))
+            self._spawn(
+                "server", self._server(), [self.layout.server_host], self.layout.server_devices, self._devices("server")
+            )
             self._await_server(url)
             env = {"RL_SCALING_VLLM_URL": url, "RL_SCALING_VLLM_GROUP_PORT": str(self.ports["group"])}
-        self._spawn("trainer", self._trainer(), self.layout.trainer_hosts, self.layout.ranks_per_host, {**self._devices("trainer"), **env})
+        self._spawn(
+            "trainer",
+            self._trainer(),
+            self.layout.trainer_hosts,
+            self.layout.ranks_per_host,
+            {**self._devices("trainer"), **env},
+        )
 
     def wait(self) -> int:
         """Wait for the trainer; the server is then stopped. A server that ends first fails the run.
@@ -137,7 +157,11 @@ class Processes:
             time.sleep(0.1)
         if "trainer" not in ended:
             self.stop()
-            print(f"the vLLM server ended before the trainer (exit code {ended['server']}): see its log above", file=sys.stderr, flush=True)
+            print(
+                f"the vLLM server ended before the trainer (exit code {ended['server']}): see its log above",
+                file=sys.stderr,
+                flush=True,
+            )
             return 1
         code = self.running["trainer"].returncode
         self.stop()
@@ -190,7 +214,9 @@ class Processes:
     def _server(self) -> list[str]:
         model = getattr(self.config.model, "name_or_path", None)
         if model is None:
-            raise ConfigError(f"grpo.vllm: server needs a model of the hub or a local folder, got {self.config.model.name}")
+            raise ConfigError(
+                f"grpo.vllm: server needs a model of the hub or a local folder, got {self.config.model.name}"
+            )
         own = os.environ.get(SERVER)
         start = shlex.split(own) if own else [sys.executable, "-m", "trl.cli", "vllm-serve"]
         return [
@@ -216,14 +242,18 @@ class Processes:
         while not _healthy(f"{url}/health/"):
             code = self.running["server"].poll()
             if code is not None:
-                raise RuntimeError(f"the vLLM server ended with exit code {code} before it was healthy: see its log above")
+                raise RuntimeError(
+                    f"the vLLM server ended with exit code {code} before it was healthy: see its log above"
+                )
             if time.monotonic() > end or self.asked:
                 self.stop()
                 raise RuntimeError(f"the vLLM server at {url} was not healthy within {SERVER_START_SECONDS:.0f} s")
             time.sleep(0.5)
 
 
-def command(worker: Sequence[str], *, nodes: int, ranks: int, address: str, port: int, accelerate_config: str | None = None) -> list[str]:
+def command(
+    worker: Sequence[str], *, nodes: int, ranks: int, address: str, port: int, accelerate_config: str | None = None
+) -> list[str]:
     """The command of one node's trainer ranks.
 
     The agent that watches the ranks would end at SIGUSR1 and take them along; it inherits an ignored signal, and the ranks,
@@ -250,7 +280,9 @@ def _on_slurm_steps(layout: Layout, config: RunConfig) -> bool:
     return "SLURM_JOB_ID" in os.environ and (several or config.cluster.slurm.container == "pyxis")
 
 
-def _wrap(argv: list[str], *, name: str, hosts: Sequence[str], gpus: int, config: RunConfig, layout: Layout) -> list[str]:
+def _wrap(
+    argv: list[str], *, name: str, hosts: Sequence[str], gpus: int, config: RunConfig, layout: Layout
+) -> list[str]:
     slurm = config.cluster.slurm
     mounts = [*slurm.mounts, *_own_folders(config)]
     if slurm.container == "apptainer" and slurm.image:
@@ -270,7 +302,11 @@ def _wrap(argv: list[str], *, name: str, hosts: Sequence[str], gpus: int, config
 
 def _own_folders(config: RunConfig) -> list[str]:
     """The folders that a container must see: runs, bases, code, and where Python's packages may lie."""
-    folders = {os.path.abspath(config.runs_dir), os.path.abspath(config.bases_dir), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    folders = {
+        os.path.abspath(config.runs_dir),
+        os.path.abspath(config.bases_dir),
+        *os.environ.get("PYTHONPATH", "").split(os.pathsep),
+    }
     return [f"{folder}:{folder}" for folder in sorted(folders) if folder]
 
 
@@ -279,7 +315,9 @@ def _address(host: str) -> str:
     if host == "localhost":
         return "127.0.0.1"
     try:
-        shown = subprocess.run(["scontrol", "show", "node", "-o", host], capture_output=True, text=True, timeout=60, check=True).stdout
+        shown = subprocess.run(
+            ["scontrol", "show", "node", "-o", host], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return host
     return dict(field.split("=", 1) for field in shown.split() if "=" in field).get("NodeAddr", host)
@@ -319,7 +357,9 @@ def _signal(pid: int, number: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one attempt of a run on this machine."""
-    parser = argparse.ArgumentParser(prog="python -m sweeps.launching.roles", description="Run all processes of one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeps.launching.roles", description="Run all processes of one run."
+    )
     parser.add_argument("config", type=Path, help="JSON file of a resolved configuration")
     processes = Processes(parser.parse_args(argv).config)
     grace: Any = json.loads(processes.config_path.read_text(encoding="utf-8"))["cluster"]["slurm"]["grace_seconds"]

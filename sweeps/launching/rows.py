@@ -137,7 +137,9 @@ def _same_but_budget(run_id: str, group: list[Row], largest: Row) -> None:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
-        return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
+        return {
+            k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()
+        }
     return {prefix: value}
 
 
@@ -158,4 +160,7 @@ def _labels(groups: list[list[Row]]) -> list[str]:
         config = group[0].config
         label = " ".join(o for o in own if o not in common and not o.startswith(HIDDEN))
         out.append(label or config.name or f"{config.model.name} seed={config.seed}")
-    return [f"{label} [{group[0].config.run_id[:6]}]" if out.count(label) > 1 else label for label, group in zip(out, groups)]
+    return [
+        f"{label} [{group[0].config.run_id[:6]}]" if out.count(label) > 1 else label
+        for label, group in zip(out, groups)
+    ]

@@ -42,7 +42,9 @@ def check(configs: Sequence[RunConfig]) -> None:
         ConfigError: no Slurm here, no such partition, more GPUs than a node has, or what ``sbatch --test-only`` says.
     """
     if not shutil.which("sbatch"):
-        raise ConfigError("cluster.engine: slurm needs sbatch on this machine, it is not on PATH: launch from a login node, or use cluster=local")
+        raise ConfigError(
+            "cluster.engine: slurm needs sbatch on this machine, it is not on PATH: launch from a login node, or use cluster=local"
+        )
     errors = []
     for cluster in _distinct(configs):
         try:
@@ -63,7 +65,9 @@ def start(notes: Notes, jobs: Sequence[Job], configs: Mapping[str, RunConfig]) -
     for cluster in _distinct([configs[j.run_id] for j in jobs]):
         part = [j for j in jobs if configs[j.run_id].cluster == cluster]
         slurm = cluster.slurm
-        executor = submitit.SlurmExecutor(folder=str(folder), max_num_timeout=slurm.max_attempts, python="exec " + shlex.quote(sys.executable))
+        executor = submitit.SlurmExecutor(
+            folder=str(folder), max_num_timeout=slurm.max_attempts, python="exec " + shlex.quote(sys.executable)
+        )
         executor.update_parameters(
             job_name=f"rl-{notes.sweep_dir.name}", time=slurm.time_minutes, nodes=1, ntasks_per_node=1, stderr_to_stdout=True, use_srun=False,
             array_parallelism=slurm.at_once, setup=_setup(part[0], slurm.setup), additional_parameters=_options(cluster),
@@ -143,14 +147,24 @@ def accounting(job_ids: Sequence[str]) -> list[dict[str, Any]] | None:
     if not shutil.which("sacct") or not job_ids:
         return None
     try:
-        shown = _run(["sacct", "-D", "-X", "-P", "-n", "-o", "JobID,State,ElapsedRaw,AllocTRES", "-j", ",".join(job_ids)])
+        shown = _run(
+            ["sacct", "-D", "-X", "-P", "-n", "-o", "JobID,State,ElapsedRaw,AllocTRES", "-j", ",".join(job_ids)]
+        )
     except SlurmError:
         return None
     rows = []
     for line in shown.splitlines():
         name, state, seconds, tres = line.split("|")
         parts = dict(p.split("=", 1) for p in tres.split(",") if "=" in p)
-        rows.append({"job_id": name, "state": state.split()[0], "seconds": int(seconds or 0), "gpus": int(parts.get("gres/gpu", 0)), "cpus": int(parts.get("cpu", 0))})
+        rows.append(
+            {
+                "job_id": name,
+                "state": state.split()[0],
+                "seconds": int(seconds or 0),
+                "gpus": int(parts.get("gres/gpu", 0)),
+                "cpus": int(parts.get("cpu", 0)),
+            }
+        )
     return rows
 
 
@@ -165,13 +179,17 @@ def _check_one(cluster: ClusterConfig) -> None:
     gpus = max((_gpus(gres) for partition, gres in rows if not slurm.partition or partition in names), default=0)
     if cluster.gpus_per_node > gpus:
         where = f"partition {slurm.partition}" if slurm.partition else "this cluster"
-        raise ConfigError(f"cluster.gpus_per_node: must be at most {gpus}, the GPUs of a node of {where}, got {cluster.gpus_per_node}")
+        raise ConfigError(
+            f"cluster.gpus_per_node: must be at most {gpus}, the GPUs of a node of {where}, got {cluster.gpus_per_node}"
+        )
     flags = [f"--{k}" if v is True else f"--{k}={v}" for k, v in _options(cluster).items() if v is not False]
     tried = subprocess.run(
         ["sbatch", "--test-only", f"--time={slurm.time_minutes}", "--ntasks-per-node=1", *flags, "--wrap=true"], capture_output=True, text=True, timeout=TIMEOUT
     )  # fmt: skip
     if tried.returncode:
-        raise ConfigError(f"cluster.slurm: sbatch says: {_last_line(tried.stderr)}; correct partition, account, qos, constraint or reservation")
+        raise ConfigError(
+            f"cluster.slurm: sbatch says: {_last_line(tried.stderr)}; correct partition, account, qos, constraint or reservation"
+        )
 
 
 def _options(cluster: ClusterConfig) -> dict[str, Any]:
@@ -179,7 +197,12 @@ def _options(cluster: ClusterConfig) -> dict[str, Any]:
     slurm = cluster.slurm
     named = {k: getattr(slurm, k) for k in ("partition", "account", "qos", "constraint", "reservation", "exclude")}
     out: dict[str, Any] = {k: v for k, v in named.items() if v is not None}
-    out |= {"nodes": cluster.nodes, "cpus-per-task": slurm.cpus_per_gpu * max(1, cluster.gpus_per_node), "requeue": True, "open-mode": "append"}
+    out |= {
+        "nodes": cluster.nodes,
+        "cpus-per-task": slurm.cpus_per_gpu * max(1, cluster.gpus_per_node),
+        "requeue": True,
+        "open-mode": "append",
+    }
     out["signal"] = f"B:USR2@{slurm.grace_seconds}"
     if cluster.gpus_per_node:
         out["gpus-per-node"] = cluster.gpus_per_node
@@ -190,7 +213,10 @@ def _options(cluster: ClusterConfig) -> dict[str, Any]:
 
 def _setup(job: Job, lines: Sequence[str]) -> list[str]:
     """Shell lines before the run: the code snapshot first, then the user's own."""
-    return [f"export {k}={shlex.quote(v)}" for k, v in job.environment().items()] + [f"cd {shlex.quote(os.getcwd())}", *lines]
+    return [f"export {k}={shlex.quote(v)}" for k, v in job.environment().items()] + [
+        f"cd {shlex.quote(os.getcwd())}",
+        *lines,
+    ]
 
 
 def _ended(notes: Notes, job: Job, state: str) -> Job:
@@ -202,11 +228,15 @@ def _ended(notes: Notes, job: Job, state: str) -> Job:
         return job.but(state="ended", returncode=code, cause=cause, ended=end["time"])
     if state == "COMPLETED":
         return job.but(state="ended", returncode=0, ended=time.time())
-    said = "left the queue without a word: cancelled, or its node was lost" if state == "GONE" else f"Slurm says {state}"
+    said = (
+        "left the queue without a word: cancelled, or its node was lost" if state == "GONE" else f"Slurm says {state}"
+    )
     words = last_words(Path(job.log))
     if state.startswith("CANCELLED"):
         return job.but(state="cancelled", cause=said, ended=time.time())
-    return job.but(state="ended", returncode=1, cause=said + (f"; last line: {words}" if words else ""), ended=time.time())
+    return job.but(
+        state="ended", returncode=1, cause=said + (f"; last line: {words}" if words else ""), ended=time.time()
+    )
 
 
 def _cause(log: Path) -> str:
@@ -215,7 +245,10 @@ def _cause(log: Path) -> str:
         text = log.read_text(errors="replace")
     except FileNotFoundError:
         return "no log"
-    return last_words_of(text.rpartition("\nsubmitit ERROR")[0].partition("\nsubmitit ERROR")[0] or text) or "no word in the log"
+    return (
+        last_words_of(text.rpartition("\nsubmitit ERROR")[0].partition("\nsubmitit ERROR")[0] or text)
+        or "no word in the log"
+    )
 
 
 def _end_path(notes: Notes, run_id: str) -> Path:

@@ -47,11 +47,15 @@ def commit() -> str:
 
     root = Path(sweeps.__file__).resolve().parent.parent
     try:
-        ours = subprocess.run(["git", "ls-files", "--error-unmatch", "sweeps/launch.py"], cwd=root, capture_output=True, timeout=10)
+        ours = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", "sweeps/launch.py"], cwd=root, capture_output=True, timeout=10
+        )
         if ours.returncode:  # installed inside somebody else's repository
             return ""
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else ""

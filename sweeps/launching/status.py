@@ -70,7 +70,11 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
     """
     record, progress = _record(run_dir), read_json(run_dir / PROGRESS)
     status = record.status if record else ""
-    failed = job is not None and job.returncode not in (None, 0, INTERRUPTED) and not _newer(run_dir / records.RUN, job.ended)
+    failed = (
+        job is not None
+        and job.returncode not in (None, 0, INTERRUPTED)
+        and not _newer(run_dir / records.RUN, job.ended)
+    )
     locked = is_locked(run_dir / records.LOCK)
     if locked or (job is not None and job.state == "running"):
         state = "running"
@@ -181,7 +185,9 @@ def _seconds_left(run_dir: Path, progress: Mapping[str, Any], step: int | None, 
     if not total or step is None or step >= total:
         return None
     if progress.get("stage") == "rl":
-        rows = [r for r in tail_rows(run_dir / records.STEPS) if r.get("metrics") and isinstance(r.get("cost"), dict)][-20:]
+        rows = [r for r in tail_rows(run_dir / records.STEPS) if r.get("metrics") and isinstance(r.get("cost"), dict)][
+            -20:
+        ]
         seconds = [sum(v for k, v in r["cost"].items() if k.endswith("gpu_seconds")) for r in rows]
         if seconds:
             return (total - step) * sum(seconds) / len(seconds) / max(1, int(progress.get("devices", 1)))

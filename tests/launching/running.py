@@ -20,16 +20,34 @@ class Shell:
 
     def __init__(self, runs: Path, *, env: Mapping[str, str] | None = None, overrides: tuple[str, ...] = ()) -> None:
         self.runs, self.overrides = runs, overrides
-        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])), "RL_SCALING_TRAIN": STUB, "RL_SCALING_DEVICE_LOCKS": str(runs.parent / "locks"), **(env or {})}
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+            "RL_SCALING_TRAIN": STUB,
+            "RL_SCALING_DEVICE_LOCKS": str(runs.parent / "locks"),
+            **(env or {}),
+        }
 
     def train(self, *overrides: str, ok: bool | None = True, timeout: float = 180) -> str:
         """``python -m sweeps.train -m``; output of both streams."""
-        return self._finish([sys.executable, "-m", "sweeps.train", "-m", f"runs_dir={self.runs}", *self.overrides, *overrides], ok, timeout)
+        return self._finish(
+            [sys.executable, "-m", "sweeps.train", "-m", f"runs_dir={self.runs}", *self.overrides, *overrides],
+            ok,
+            timeout,
+        )
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """The same, left running."""
         argv = [sys.executable, "-m", "sweeps.train", "-m", f"runs_dir={self.runs}", *self.overrides, *overrides]
-        return subprocess.Popen(argv, env=self.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        return subprocess.Popen(
+            argv,
+            env=self.env,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
     def sweep(self, *arguments: str, ok: bool | None = True) -> str:
         """``rl-scaling sweep``."""

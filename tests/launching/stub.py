@@ -56,7 +56,10 @@ def train(config: Any) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if faults.get("exit") == str(step):
                     os._exit(3)
-                cost = {"training_flops": 1e9, "training_gpu_seconds": (time.monotonic() - began) * config.cluster.devices}
+                cost = {
+                    "training_flops": 1e9,
+                    "training_gpu_seconds": (time.monotonic() - began) * config.cluster.devices,
+                }
                 steps.write({"segment": number, "step": step, "cost": cost, "metrics": {"reward": step / total}})
                 _write(run_dir / "progress.json", {"stage": "rl", "step": step, "total": total})
                 asked = stop.requested()
@@ -65,7 +68,16 @@ def train(config: Any) -> None:
                 if asked and step < total:
                     status = "interrupted"
                     break
-            evals.write({"segment": number, "step": step, "benchmark": "held_out", "k": 1, "successes": [1, 0], "cost": {"training_flops": step * 1e9}})
+            evals.write(
+                {
+                    "segment": number,
+                    "step": step,
+                    "benchmark": "held_out",
+                    "k": 1,
+                    "successes": [1, 0],
+                    "cost": {"training_flops": step * 1e9},
+                }
+            )
         records.write_run(run_dir, replace(record, status=status))
 
 

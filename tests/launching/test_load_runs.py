@@ -16,11 +16,30 @@ from hypothesis import strategies as st
 from scaling import load_runs, records, run_cache, runs
 
 number = st.one_of(st.integers(0, 10**6), st.floats(0, 1e25, allow_nan=False), st.just(0))
-metric = st.one_of(number, st.floats(-1e3, 1e3, allow_nan=False), st.none(), st.sampled_from(["k1", "k3"]), st.booleans())
-cost = st.dictionaries(st.sampled_from(["training_flops", "generation_flops", "prompt_tokens", "rollouts", "idle_gpu_seconds", "evaluation_gpu_seconds"]), number, max_size=5)
+metric = st.one_of(
+    number, st.floats(-1e3, 1e3, allow_nan=False), st.none(), st.sampled_from(["k1", "k3"]), st.booleans()
+)
+cost = st.dictionaries(
+    st.sampled_from(
+        [
+            "training_flops",
+            "generation_flops",
+            "prompt_tokens",
+            "rollouts",
+            "idle_gpu_seconds",
+            "evaluation_gpu_seconds",
+        ]
+    ),
+    number,
+    max_size=5,
+)
 line = st.fixed_dictionaries(
     {"step": st.integers(0, 12), "cost": cost},
-    optional={"segment": st.integers(0, 2), "metrics": st.dictionaries(st.sampled_from(["reward", "loss", "kl_estimator", "done"]), metric, max_size=3), "time": st.floats(0, 1e9)},
+    optional={
+        "segment": st.integers(0, 2),
+        "metrics": st.dictionaries(st.sampled_from(["reward", "loss", "kl_estimator", "done"]), metric, max_size=3),
+        "time": st.floats(0, 1e9),
+    },
 )
 plain = st.lists(
     st.fixed_dictionaries({"cost": cost, "metrics": st.fixed_dictionaries({"reward": st.floats(0, 1), "length": st.integers(0, 99)}, optional={"kl_estimator": st.just("k3")})}),
@@ -28,10 +47,16 @@ plain = st.lists(
 )  # fmt: skip
 
 
-def write(folder: Path, lines: list[dict[str, Any]], *, segments: list[int | None], tail: str = "", name: str = "r") -> Path:
+def write(
+    folder: Path, lines: list[dict[str, Any]], *, segments: list[int | None], tail: str = "", name: str = "r"
+) -> Path:
     run = folder / name
     run.mkdir(parents=True, exist_ok=True)
-    record = records.RunRecord(run_id=name, segments=tuple({"resumed_from": s} for s in segments), stages=({"stage": "pretrain", "flops": 1e15, "gpu_hours": 3.0},))
+    record = records.RunRecord(
+        run_id=name,
+        segments=tuple({"resumed_from": s} for s in segments),
+        stages=({"stage": "pretrain", "flops": 1e15, "gpu_hours": 3.0},),
+    )
     records.write_run(run, record)
     (run / "steps.jsonl").write_text("".join(json.dumps(x, separators=(",", ":")) + "\n" for x in lines) + tail)
     return run
@@ -63,15 +88,23 @@ FAST = settings(max_examples=80, deadline=None, suppress_health_check=[HealthChe
 
 
 @FAST
-@given(lines=st.lists(line, max_size=14), segments=st.lists(st.one_of(st.none(), st.integers(0, 12)), min_size=1, max_size=3), tail=st.sampled_from(["", '{"step": 3, "cos', "[1]\n", "nonsense\n"]))
-def test_quick_equals_line_by_line_on_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Any, segments: Any, tail: str) -> None:
+@given(
+    lines=st.lists(line, max_size=14),
+    segments=st.lists(st.one_of(st.none(), st.integers(0, 12)), min_size=1, max_size=3),
+    tail=st.sampled_from(["", '{"step": 3, "cos', "[1]\n", "nonsense\n"]),
+)
+def test_quick_equals_line_by_line_on_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Any, segments: Any, tail: str
+) -> None:
     write(tmp_path, lines, segments=segments, tail=tail)
     same(*both(tmp_path, monkeypatch))
 
 
 @FAST
 @given(parts=st.lists(plain, min_size=1, max_size=3), back=st.integers(0, 4), more=plain)
-def test_quick_equals_line_by_line_on_real_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Any, back: int, more: Any) -> None:
+def test_quick_equals_line_by_line_on_real_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Any, back: int, more: Any
+) -> None:
     """Steps in order, restarts from an earlier checkpoint, pure cost before and after; a second run with other columns."""
     lines, segments, step = [], [], 0
     for number, part in enumerate(parts):
@@ -81,24 +114,44 @@ def test_quick_equals_line_by_line_on_real_runs(tmp_path: Path, monkeypatch: pyt
         for row in part:
             step += 1
             lines.append({"segment": number, "step": step, **row})
-        lines.append({"segment": number, "step": step, "cost": {"evaluation_gpu_seconds": 1.5, "evaluation_flops": 10**9}})
+        lines.append(
+            {"segment": number, "step": step, "cost": {"evaluation_gpu_seconds": 1.5, "evaluation_flops": 10**9}}
+        )
     write(tmp_path, lines, segments=segments)
-    write(tmp_path, [{"step": i + 1, **row, "metrics": {**row["metrics"], "own": i}} for i, row in enumerate(more)], segments=[None], name="s")
+    write(
+        tmp_path,
+        [{"step": i + 1, **row, "metrics": {**row["metrics"], "own": i}} for i, row in enumerate(more)],
+        segments=[None],
+        name="s",
+    )
     quick, slow = both(tmp_path, monkeypatch)
     same(quick, slow)
 
 
 def test_the_quick_way_is_taken_by_an_ordinary_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [{"segment": 0, "step": 0, "cost": {"overhead_gpu_seconds": 2.0}, "metrics": {}}]
-    lines += [{"segment": 0, "step": i, "cost": {"training_flops": 1e9}, "metrics": {"reward": i / 10, "kl": None if i == 1 else 0.1}} for i in range(1, 9)]
+    lines += [
+        {
+            "segment": 0,
+            "step": i,
+            "cost": {"training_flops": 1e9},
+            "metrics": {"reward": i / 10, "kl": None if i == 1 else 0.1},
+        }
+        for i in range(1, 9)
+    ]
     run = write(tmp_path, lines, segments=[None])
     monkeypatch.setattr(runs, "QUICK_BYTES", 0)
     assert runs._quick_steps(records.read_run(run), run / "steps.jsonl") is not None
     same(*both(tmp_path, monkeypatch))
 
 
-def test_integers_beyond_64_bits_and_infinities_keep_their_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [{"step": i, "cost": {"training_flops": 4 * 10**18 + i, "prompt_tokens": 2**40}, "metrics": {"reward": 1.0}} for i in range(1, 30)]
+def test_integers_beyond_64_bits_and_infinities_keep_their_meaning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        {"step": i, "cost": {"training_flops": 4 * 10**18 + i, "prompt_tokens": 2**40}, "metrics": {"reward": 1.0}}
+        for i in range(1, 30)
+    ]
     write(tmp_path, lines, segments=[None])
     same(*both(tmp_path, monkeypatch))
     write(tmp_path, [{"step": 1, "cost": {"training_flops": 10**30}, "metrics": {"reward": 1}}], segments=[None])

@@ -33,7 +33,9 @@ def test_grid_runs_is_skipped_extended_and_grows(shell: Shell) -> None:
     assert "2 finished before" in shell.train("sweep=s", "seed=0,1", "budget.steps=5,10")
     assert "1 to start, 2 to extend" in shell.train("sweep=s", "seed=0,1,2", "budget.steps=12")
     assert all(steps(run) == list(range(1, 13)) for run in run_dirs(sweep))
-    assert "3 finished before" in shell.train("sweep=s", "seed=0,1,2", "budget.steps=4"), "a smaller budget has been passed"
+    assert "3 finished before" in shell.train("sweep=s", "seed=0,1,2", "budget.steps=4"), (
+        "a smaller budget has been passed"
+    )
     text = shell.sweep("status", str(sweep))
     assert text.count(" finished ") == 3 and "seed=2" in text and "12/12" in text
 
@@ -82,7 +84,10 @@ def test_a_killed_supervisor_loses_no_run(shell: Shell) -> None:
     until(lambda: not is_locked(sweep / ".launch" / "supervisor.lock"))
     out = shell.train(*arguments)
     assert "2 already queued or running" in out or "3 already queued or running" in out
-    assert all(record(r)["status"] == "finished" and len(record(r)["segments"]) == 1 for r in run_dirs(sweep)) and len(run_dirs(sweep)) == 3
+    assert (
+        all(record(r)["status"] == "finished" and len(record(r)["segments"]) == 1 for r in run_dirs(sweep))
+        and len(run_dirs(sweep)) == 3
+    )
 
 
 def test_cancel_saves_and_retry_continues(shell: Shell) -> None:

@@ -28,7 +28,15 @@ from sweeps.launching.predict import flops_per_step
 from sweeps.launching.rows import merge, resolve_rows
 from sweeps.launching.status import RunState
 
-QWEN = ModelShape(hidden_size=3584, num_layers=28, num_heads=28, num_kv_heads=4, intermediate_size=18944, vocab_size=152064, tied=False)
+QWEN = ModelShape(
+    hidden_size=3584,
+    num_layers=28,
+    num_heads=28,
+    num_kv_heads=4,
+    intermediate_size=18944,
+    vocab_size=152064,
+    tied=False,
+)
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -58,11 +66,20 @@ class TestPredictions:
         reference = flops_per_step(config(*base, "grpo.beta=0.04"), QWEN, prompt=100, completion=300)
         assert reference == pytest.approx(8 * (generated + scored + trained))
         twice = flops_per_step(config(*base, "grpo.updates_per_rollout=2"), QWEN, prompt=100, completion=300)
-        assert twice == pytest.approx(8 * ((generated + scored) / 2 + trained)), "old log-probabilities, spread over two updates"
+        assert twice == pytest.approx(8 * ((generated + scored) / 2 + trained)), (
+            "old log-probabilities, spread over two updates"
+        )
 
     @pytest.mark.usefixtures("qwen")
     def test_hours_and_money_follow_from_peak_utilisation_and_price(self) -> None:
-        c = config("cluster.accelerator=H100", "budget=none", "budget.flops=1e21", "grpo.vllm=colocate", "launch.utilisation=0.25", "launch.usd_per_gpu_hour=2.0")
+        c = config(
+            "cluster.accelerator=H100",
+            "budget=none",
+            "budget.flops=1e21",
+            "grpo.vllm=colocate",
+            "launch.utilisation=0.25",
+            "launch.usd_per_gpu_hour=2.0",
+        )
         p = predict.predict(c)
         assert p.gpu_hours == pytest.approx(1e21 / (989e12 * 0.25 * 3600), rel=0.01)
         assert p.usd == pytest.approx(2 * p.gpu_hours) and p.completion_length == 1024
@@ -78,15 +95,28 @@ class TestPredictions:
 
     @pytest.mark.usefixtures("qwen")
     def test_the_first_limit_counts_and_ratios_are_of_pretraining(self) -> None:
-        c = config("cluster.accelerator=H100", "budget=none", "budget.pretraining_flops_ratio=1e-4", "budget.flops=1e30")
+        c = config(
+            "cluster.accelerator=H100", "budget=none", "budget.pretraining_flops_ratio=1e-4", "budget.flops=1e30"
+        )
         assert predict.predict(c).flops == pytest.approx(1e-4 * 6 * QWEN.params * 1.8e13)
         assert predict.predict(c).pretraining_flops_ratio == pytest.approx(1e-4)
 
     @pytest.mark.usefixtures("qwen")
     def test_a_model_too_large_for_its_memory_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        large = ModelShape(hidden_size=8192, num_layers=80, num_heads=64, num_kv_heads=8, intermediate_size=28672, vocab_size=128256, tied=False)
+        large = ModelShape(
+            hidden_size=8192,
+            num_layers=80,
+            num_heads=64,
+            num_kv_heads=8,
+            intermediate_size=28672,
+            vocab_size=128256,
+            tied=False,
+        )
         monkeypatch.setattr(predict, "_model", lambda *_: (large, {}, 256, 1024, ""))
-        with pytest.raises(ConfigError, match="needs at least 564 GB for weights, gradients and Adam in bfloat16, 1 x H100 have 80 GB: shard"):
+        with pytest.raises(
+            ConfigError,
+            match="needs at least 564 GB for weights, gradients and Adam in bfloat16, 1 x H100 have 80 GB: shard",
+        ):
             predict.predict(config("cluster.accelerator=H100"))
         predict.predict(config("cluster.accelerator=H100", "cluster.devices=8", "cluster.accelerate_config=fsdp.yaml"))
         with pytest.raises(ConfigError, match="cluster.slurm.memory_gb: .* has 141 GB of weights to load, got 64 GB"):
@@ -134,7 +164,10 @@ class TestLayout:
     @pytest.mark.parametrize(
         ("settings", "said"),
         [
-            ({"devices": 4, "nodes": 2, "gpus_per_node": 4, "engine": "slurm"}, "devices must be nodes x gpus_per_node = 8"),
+            (
+                {"devices": 4, "nodes": 2, "gpus_per_node": 4, "engine": "slurm"},
+                "devices must be nodes x gpus_per_node = 8",
+            ),
             ({"nodes": 2, "gpus_per_node": 4}, "several nodes a run need engine slurm"),
             ({"devices": 2, "server_devices": 2}, "server_devices must leave a device for the trainer"),
         ],
@@ -149,7 +182,9 @@ class TestLayout:
 
     def test_accelerate_gets_the_runs_own_counts(self) -> None:
         (_, _, line) = roles.command(["-m", "w"], nodes=2, ranks=4, address="n0", port=5, accelerate_config="f.yaml")
-        assert "--num_processes 8" in line and "--num_machines 2" in line and '--machine_rank "${SLURM_NODEID:-0}"' in line
+        assert (
+            "--num_processes 8" in line and "--num_machines 2" in line and '--machine_rank "${SLURM_NODEID:-0}"' in line
+        )
         assert line.startswith("trap '' USR1; exec ")
 
 
@@ -159,17 +194,24 @@ class TestSnapshot:
         assert snapshot.take(tmp_path) == copy and len(list(tmp_path.iterdir())) == 1
         code = "import scaling, sweeps.config as c, sys; print(c.__file__, scaling.__file__, c.conf_dir())"
         env = {**os.environ, "PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1"}
-        shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.split()
+        shown = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout.split()
         assert all(path.startswith(str(copy)) for path in shown)
 
 
 class TestOffline:
-    def test_a_missing_model_is_refused_and_a_cached_one_is_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_model_is_refused_and_a_cached_one_is_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from huggingface_hub import constants
 
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
         c = config("model=qwen2.5_0.5b", "cluster.offline=true")
-        with pytest.raises(ConfigError, match="needs Qwen/Qwen2.5-0.5B in the hub cache, it is not there: run `hf download Qwen/Qwen2.5-0.5B"):
+        with pytest.raises(
+            ConfigError,
+            match="needs Qwen/Qwen2.5-0.5B in the hub cache, it is not there: run `hf download Qwen/Qwen2.5-0.5B",
+        ):
             launch._check_caches(c)
         assert launch._for_worker(c, shared=False).tracking.mode == "offline"
 
@@ -181,7 +223,9 @@ def test_the_log_line_that_says_why() -> None:
     )
     assert last_words_of(torchrun) == "ValueError: the reward is NaN"
     assert last_words_of("loading\nKilled\n-----\n") == "Killed"
-    assert last_words_of("torch.OutOfMemoryError: CUDA out of memory.\n") == "torch.OutOfMemoryError: CUDA out of memory."
+    assert (
+        last_words_of("torch.OutOfMemoryError: CUDA out of memory.\n") == "torch.OutOfMemoryError: CUDA out of memory."
+    )
     assert last_words_of("") == ""
 
 
@@ -199,15 +243,35 @@ def test_the_display_shows_every_run_and_ends() -> None:
     plain = io.StringIO()
     feed = iter([*states, done])
     display.watch(lambda: next(feed), poll=0.01, stream=plain)
-    assert "seed=0: rl 0/3 score 0.500 1:30 left" in plain.getvalue() and plain.getvalue().splitlines()[-1].endswith("2 finished")
+    assert "seed=0: rl 0/3 score 0.500 1:30 left" in plain.getvalue() and plain.getvalue().splitlines()[-1].endswith(
+        "2 finished"
+    )
 
 
 @pytest.mark.train
 def test_the_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     env = {**os.environ, "NETRC": "/dev/null", "WANDB_API_KEY": ""}
-    done = subprocess.run([sys.executable, "-m", "scaling", "doctor", "--runs-dir", str(tmp_path / "runs")], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "scaling", "doctor", "--runs-dir", str(tmp_path / "runs")],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     lines = {line.split(":")[0].split(maxsplit=1)[1]: line for line in done.stdout.splitlines()}
-    assert set(lines) == {"Python", "torch", "trainer", "vLLM", "launcher", "Slurm", "Ray", "W&B", "disk", "locks", "verifiers"}
+    assert set(lines) == {
+        "Python",
+        "torch",
+        "trainer",
+        "vLLM",
+        "launcher",
+        "Slurm",
+        "Ray",
+        "W&B",
+        "disk",
+        "locks",
+        "verifiers",
+    }
     assert lines["verifiers"].startswith("ok") and lines["locks"].startswith("ok") and done.returncode == 0, done.stdout
     assert "-> wandb login" in lines["W&B"]
 
@@ -217,14 +281,25 @@ def test_status_of_a_sweep_is_cached_until_a_run_is_touched(tmp_path: Path, monk
     from sweeps.launching import overview
 
     for i in range(3):
-        record = records.RunRecord(run_id=f"{i}", name=f"run {i}", status="finished", segments=({"final_cost": {"training_gpu_seconds": 7200.0}},))
+        record = records.RunRecord(
+            run_id=f"{i}",
+            name=f"run {i}",
+            status="finished",
+            segments=({"final_cost": {"training_gpu_seconds": 7200.0}},),
+        )
         records.write_run(tmp_path / str(i), record)
         counts = {"segment": 0, "step": 5, "benchmark": "h", "k": 2, "successes": [2, 0, 1, 1], "cost": {}}
         (tmp_path / str(i) / "evals.jsonl").write_text(json.dumps(counts) + "\n")
-        (tmp_path / str(i) / "steps.jsonl").write_text(json.dumps({"step": 5, "cost": {}, "metrics": {"reward": 1}}) + "\n")
+        (tmp_path / str(i) / "steps.jsonl").write_text(
+            json.dumps({"step": 5, "cost": {}, "metrics": {"reward": 1}}) + "\n"
+        )
     (tmp_path / ".launch").mkdir()
     first = overview.states(tmp_path)
-    assert [s.score for s in first] == [0.5] * 3 and [s.gpu_hours for s in first] == [2.0] * 3 and {s.step for s in first} == {5}
+    assert (
+        [s.score for s in first] == [0.5] * 3
+        and [s.gpu_hours for s in first] == [2.0] * 3
+        and {s.step for s in first} == {5}
+    )
     reads: list[Path] = []
     read = overview.read_state
     monkeypatch.setattr(overview, "read_state", lambda run_dir, **k: reads.append(run_dir) or read(run_dir, **k))

@@ -41,7 +41,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def shell(address: str, tmp_path: Path) -> Shell:
-    return Shell(tmp_path / "runs", env={"RAY_AUTH_MODE": "disabled"}, overrides=("cluster=ray", f"cluster.ray.address={address}"))
+    return Shell(
+        tmp_path / "runs",
+        env={"RAY_AUTH_MODE": "disabled"},
+        overrides=("cluster=ray", f"cluster.ray.address={address}"),
+    )
 
 
 def test_gpus_are_assigned_and_a_killed_worker_is_noticed(shell: Shell) -> None:

@@ -64,7 +64,9 @@ def test_one_run_cannot_be_evaluated_in_two_ways(base: dict[str, Any]) -> None:
 
 
 def test_all_errors_of_all_rows_come_first_one_line_each(base: dict[str, Any]) -> None:
-    grid = rows_of(base, {"seed": 0, "grpo.beta": -1.0}, {"seed": -1, "grpo.beta": -1.0}, {"seed": 2, "grpo.beta": -1.0})
+    grid = rows_of(
+        base, {"seed": 0, "grpo.beta": -1.0}, {"seed": -1, "grpo.beta": -1.0}, {"seed": 2, "grpo.beta": -1.0}
+    )
     with pytest.raises(ConfigError) as error:
         resolve_rows(grid)
     head, *lines = str(error.value).splitlines()
@@ -77,7 +79,9 @@ limit = st.one_of(st.none(), st.integers(1, 5))
 
 
 @given(a=st.tuples(limit, limit), b=st.tuples(limit, limit))
-def test_a_budget_covers_another_when_no_run_could_outlast_it(a: tuple[int | None, int | None], b: tuple[int | None, int | None]) -> None:
+def test_a_budget_covers_another_when_no_run_could_outlast_it(
+    a: tuple[int | None, int | None], b: tuple[int | None, int | None]
+) -> None:
     if a == (None, None) or b == (None, None):
         return
     ours, theirs = (BudgetConfig(steps=x, flops=None if y is None else float(y)) for x, y in (a, b))
@@ -89,7 +93,13 @@ def test_a_budget_covers_another_when_no_run_could_outlast_it(a: tuple[int | Non
 def test_what_an_interpolation_may_read() -> None:
     from hydra_plugins.rl_scaling_launcher.compose import _references
 
-    assert _references({"a": "${model.x}", "b": ["${oc.select:model.y.z,1.0e-3}", "t ${c} ${d}"]}) == {"model.x", "model.y.z", "e", "c", "d"}
+    assert _references({"a": "${model.x}", "b": ["${oc.select:model.y.z,1.0e-3}", "t ${c} ${d}"]}) == {
+        "model.x",
+        "model.y.z",
+        "e",
+        "c",
+        "d",
+    }
     assert _references("${.x}") == _references("${a.${b}}") == _references("${a[0]}") == {""}
 
 

@@ -35,7 +35,9 @@ def install() -> None:
     if all(shutil.which(p) for p in PROGRAMS):
         return
     if os.getuid() != 0 or not shutil.which("apt-get"):
-        raise Unavailable(f"Slurm is not installed ({', '.join(PACKAGES)}) and only root on Debian or Ubuntu can install it here")
+        raise Unavailable(
+            f"Slurm is not installed ({', '.join(PACKAGES)}) and only root on Debian or Ubuntu can install it here"
+        )
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for argv in (["apt-get", "update", "-q"], ["apt-get", "install", "-y", "-q", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=600)
@@ -46,7 +48,16 @@ def install() -> None:
 class Cluster:
     """The cluster in ``folder``."""
 
-    def __init__(self, folder: Path, *, nodes: int = 4, gpus: int = 2, cpus: int = 8, accounting: bool = True, port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 4,
+        gpus: int = 2,
+        cpus: int = 8,
+        accounting: bool = True,
+        port: int | None = None,
+    ) -> None:
         self.folder, self.nodes, self.gpus, self.cpus, self.accounting = folder, nodes, gpus, cpus, accounting
         self.port = port or _free_ports(nodes + 10)
         self.user = getpass.getuser()
@@ -73,7 +84,11 @@ class Cluster:
             for i in range(self.nodes):
                 (self.folder / "spool" / f"n{i}").mkdir(exist_ok=True)
                 self._daemon(f"slurmd-n{i}", ["slurmd", "-D", "-N", f"n{i}"])
-            self._until(40, "all nodes idle", lambda: self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * self.nodes)
+            self._until(
+                40,
+                "all nodes idle",
+                lambda: self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * self.nodes,
+            )
         except BaseException:
             self.down()
             raise
@@ -116,7 +131,9 @@ class Cluster:
 
     def _daemon(self, name: str, argv: list[str]) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as out:
-            process = subprocess.Popen(argv, env=self._full_env(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            process = subprocess.Popen(
+                argv, env=self._full_env(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
         self.daemons[name] = process.pid
         _CHILDREN.append(process)
 
@@ -124,8 +141,14 @@ class Cluster:
         end = time.monotonic() + seconds
         while not ready():
             if time.monotonic() > end:
-                words = [line for log in sorted((self.folder / "log").glob("*")) for line in log.read_text(errors="replace").splitlines()[-2:]]
-                raise Unavailable(f"waited {seconds:g} s for {what}: " + " | ".join([self.run("sinfo", "-R").strip(), *words])[-1500:])
+                words = [
+                    line
+                    for log in sorted((self.folder / "log").glob("*"))
+                    for line in log.read_text(errors="replace").splitlines()[-2:]
+                ]
+                raise Unavailable(
+                    f"waited {seconds:g} s for {what}: " + " | ".join([self.run("sinfo", "-R").strip(), *words])[-1500:]
+                )
             time.sleep(0.1)
 
     def _munge(self) -> None:
@@ -170,8 +193,13 @@ class Cluster:
              f"--port={self.port + 3}", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--innodb-buffer-pool-size=64M"],
         )  # fmt: skip
         sql = ["mariadb", "--no-defaults", "-u", "root", "-S", str(sock)]
-        self._until(40, "mariadbd", lambda: subprocess.run([*sql, "-e", "select 1"], capture_output=True).returncode == 0)
-        grants = "".join(f"create user s@'{h}' identified by 's'; grant all on acct.* to s@'{h}';" for h in ("localhost", "127.0.0.1"))
+        self._until(
+            40, "mariadbd", lambda: subprocess.run([*sql, "-e", "select 1"], capture_output=True).returncode == 0
+        )
+        grants = "".join(
+            f"create user s@'{h}' identified by 's'; grant all on acct.* to s@'{h}';"
+            for h in ("localhost", "127.0.0.1")
+        )
         subprocess.run([*sql, "-e", f"create database acct; {grants}"], check=True, capture_output=True)
         conf = self.folder / "slurmdbd.conf"
         conf.touch(mode=0o600)
@@ -181,7 +209,14 @@ class Cluster:
             f"StorageHost=127.0.0.1\nStoragePort={self.port + 3}\nStorageUser=s\nStoragePass=s\nStorageLoc=acct\n"
         )
         self._daemon("slurmdbd", ["slurmdbd", "-D"])
-        self._until(40, "slurmdbd", lambda: "mini" in self.run("sacctmgr", "-i", "add", "cluster", "mini") or "mini" in self.run("sacctmgr", "-n", "list", "cluster"))
+        self._until(
+            40,
+            "slurmdbd",
+            lambda: (
+                "mini" in self.run("sacctmgr", "-i", "add", "cluster", "mini")
+                or "mini" in self.run("sacctmgr", "-n", "list", "cluster")
+            ),
+        )
         self.run("sacctmgr", "-i", "add", "account", "lab", "Description=lab", "Organization=lab")
         self.run("sacctmgr", "-i", "add", "user", self.user, "account=lab")
 
@@ -268,7 +303,9 @@ def main() -> None:
     pids = options.folder / "pids"
     if options.command == "up":
         install()
-        cluster = Cluster(options.folder.resolve(), nodes=options.nodes, gpus=options.gpus, accounting=not options.no_accounting)
+        cluster = Cluster(
+            options.folder.resolve(), nodes=options.nodes, gpus=options.gpus, accounting=not options.no_accounting
+        )
         cluster.up()
         pids.write_text("\n".join(f"{name} {pid}" for name, pid in cluster.daemons.items()))
         print(f"export SLURM_CONF={options.folder.resolve() / 'slurm.conf'}")

@@ -16,7 +16,12 @@ if str(ROOT) not in sys.path:
 from tests.launching.running import Shell  # noqa: E402
 from tests.slurm.cluster import Cluster, Unavailable, install  # noqa: E402
 
-SETTINGS = ("cluster=slurm", "cluster.slurm.cpus_per_gpu=1", "cluster.slurm.grace_seconds=10", "cluster.slurm.time_minutes=10")
+SETTINGS = (
+    "cluster=slurm",
+    "cluster.slurm.cpus_per_gpu=1",
+    "cluster.slurm.grace_seconds=10",
+    "cluster.slurm.time_minutes=10",
+)
 
 
 @pytest.fixture(scope="session")

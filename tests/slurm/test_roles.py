@@ -20,8 +20,17 @@ def folder(tmp_path: Path) -> Path:
     """A model folder with a configuration and no weights: the stub loads none."""
     model = tmp_path / "model"
     model.mkdir()
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 100}
-    (model / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"], **shape}))
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": 100,
+    }
+    (model / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"], **shape})
+    )
     return model
 
 
@@ -30,7 +39,9 @@ def served(cluster: Cluster, tmp_path: Path, **env: str) -> Shell:
     return Shell(tmp_path / "runs", env={**cluster.env, **command, **env}, overrides=SETTINGS)
 
 
-def test_ranks_and_server_on_three_nodes_are_preempted_and_continue(cluster: Cluster, tmp_path: Path, folder: Path) -> None:
+def test_ranks_and_server_on_three_nodes_are_preempted_and_continue(
+    cluster: Cluster, tmp_path: Path, folder: Path
+) -> None:
     shell = served(cluster, tmp_path)
     launched = shell.start(
         "sweep=m", "model=smollm2_135m", f"model.name_or_path={folder}", "task=countdown", "grpo.vllm=server", "cluster.nodes=3", "cluster.gpus_per_node=1",
@@ -42,7 +53,9 @@ def test_ranks_and_server_on_three_nodes_are_preempted_and_continue(cluster: Clu
     assert launched.returncode == 0, text
     segments = record(run)["segments"]
     assert len(segments) == 2 and segments[1]["resumed_from"] >= 5
-    assert [s["world"] for s in segments] == ["2", "2"] and all(s["server"].startswith("http://127.0.0.2") for s in segments)
+    assert [s["world"] for s in segments] == ["2", "2"] and all(
+        s["server"].startswith("http://127.0.0.2") for s in segments
+    )
     assert steps(run) == list(range(1, 51)), "from rank 0 alone, saved within the grace period"
     assert record(run)["devices"] == 3, "trainer and server, once"
     until(lambda: not cluster.run("squeue", "-h", "-t", "R"), what="the server's end")
@@ -62,7 +75,9 @@ def test_a_server_that_dies_fails_its_run_with_the_reason(cluster: Cluster, tmp_
 
 @pytest.mark.train
 def test_two_real_ranks_of_grpo_leave_together(cluster: Cluster, tmp_path: Path) -> None:
-    shell = Shell(tmp_path / "runs", env={**cluster.env, "RL_SCALING_TRAIN": "tests.slurm.ranks:train"}, overrides=SETTINGS)
+    shell = Shell(
+        tmp_path / "runs", env={**cluster.env, "RL_SCALING_TRAIN": "tests.slurm.ranks:train"}, overrides=SETTINGS
+    )
     shell.train(
         "sweep=r", "model=scratch_16", "grpo.prompts_per_step=4", "grpo.group_size=4", "grpo.training_prompts=64", "cluster.nodes=2",
         "cluster.gpus_per_node=1", "budget.steps=8", timeout=400,
@@ -72,7 +87,9 @@ def test_two_real_ranks_of_grpo_leave_together(cluster: Cluster, tmp_path: Path)
     assert [r["step"] for r in ranks] == [3, 3] and len({r["node"] for r in ranks}) == 2
     assert ranks[0]["weights"] == ranks[1]["weights"], "gradients were averaged"
     lines = [json.loads(x) for x in (run / "steps.jsonl").read_text().splitlines() if json.loads(x).get("metrics")]
-    assert [x["step"] for x in lines] == [1, 2, 3] and {x["cost"]["rollouts"] for x in lines} == {16}, "both ranks' rollouts, once"
+    assert [x["step"] for x in lines] == [1, 2, 3] and {x["cost"]["rollouts"] for x in lines} == {16}, (
+        "both ranks' rollouts, once"
+    )
     assert record(run)["devices"] == 2
 
 
@@ -90,5 +107,7 @@ def test_a_real_run_is_preempted_and_continues(cluster: Cluster, tmp_path: Path)
     assert launched.returncode == 0, text
     segments = record(run)["segments"]
     assert [s["cause"] for s in segments] == ["interrupted", "finished"]
-    reported = [json.loads(x)["step"] for x in (run / "steps.jsonl").read_text().splitlines() if json.loads(x).get("metrics")]
+    reported = [
+        json.loads(x)["step"] for x in (run / "steps.jsonl").read_text().splitlines() if json.loads(x).get("metrics")
+    ]
     assert reported == list(range(1, 121)) and segments[1]["resumed_from"] == segments[0]["final_step"]

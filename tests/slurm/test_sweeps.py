@@ -31,7 +31,12 @@ def test_array_of_twelve_with_two_failing_then_a_grown_grid(shell: Shell, cluste
 
 @pytest.mark.parametrize("name", ["seconds:0.2", "seconds:0.05_saving:2"], ids=["in-training", "in-a-checkpoint"])
 def test_preemption_saves_requeues_and_continues(shell: Shell, cluster: Cluster, name: str) -> None:
-    launched = shell.start("sweep=p", "budget.steps=40" if "saving" not in name else "budget.steps=12", f"name={name}", "cluster.slurm.partition=scavenge")
+    launched = shell.start(
+        "sweep=p",
+        "budget.steps=40" if "saving" not in name else "budget.steps=12",
+        f"name={name}",
+        "cluster.slurm.partition=scavenge",
+    )
     (run,) = until(lambda: [d for d in run_dirs(shell.runs / "p") if len(steps(d)) > 5], what="a step")
     time.sleep(0.5)  # with a slow checkpoint this is inside its writing
     cluster.run("sbatch", "-p", "main", "-N4", "--gpus-per-node=2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 3")
@@ -72,7 +77,9 @@ def test_a_node_set_down_sends_its_run_elsewhere(shell: Shell, cluster: Cluster)
 
 def test_scancel_is_listed_and_others_finish(shell: Shell, cluster: Cluster) -> None:
     launched = shell.start("sweep=c", "seed=0,1,2", "budget.steps=60", "name=seconds:0.1")
-    running = until(lambda: [j for j in jobs(shell.runs / "c") if j["job_id"]] if len(run_dirs(shell.runs / "c")) == 3 else [])
+    running = until(
+        lambda: [j for j in jobs(shell.runs / "c") if j["job_id"]] if len(run_dirs(shell.runs / "c")) == 3 else []
+    )
     cluster.run("scancel", running[1]["job_id"])
     until(lambda: [d for d in run_dirs(shell.runs / "c") if len(steps(d)) > 5])
     assert "cancelled" in shell.sweep("cancel", str(shell.runs / "c"), running[2]["run_id"])
@@ -91,7 +98,12 @@ def test_rerun_during_a_live_sweep_submits_nothing_twice_and_ctrl_c_leaves_it(sh
     text = read_until(again, "] ")
     again.send_signal(signal.SIGINT)
     text += again.communicate(timeout=60)[0]
-    assert "2 already queued or running" in text and "the runs go on" in text and "sweep cancel" in text and again.returncode == 130
+    assert (
+        "2 already queued or running" in text
+        and "the runs go on" in text
+        and "sweep cancel" in text
+        and again.returncode == 130
+    )
     shell.train("sweep=l", "seed=0,1", "budget.steps=40", "name=seconds:0.15")
     assert all(len(j["job_ids"]) == 1 for j in jobs(shell.runs / "l"))
     assert all(steps(d) == list(range(1, 41)) for d in run_dirs(shell.runs / "l"))
