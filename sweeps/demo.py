@@ -46,11 +46,15 @@ def _table() -> str:
     """The report's table, for a terminal."""
     import pandas as pd
 
+    from scaling.records import read_run
+    from scaling.runs import find_runs
+
     frame = pd.read_csv(REPORT / "summary.csv")
+    guesses = {r.model["name"]: r.benchmarks["held_out"]["guess_rate"] for r in map(read_run, find_runs(RUNS))}
     shown = pd.DataFrame(
         {
             "model": frame["group"],
-            "runs": frame["runs"],
+            "blind guess": frame["group"].map(guesses).map("{:.3f}".format),
             "base, sampled": frame["base_sampled"].map("{:.3f}".format),
             "base, best decoding": [
                 f"{v:.3f} ({how})" for v, how in zip(frame["base_best_decoding"], frame["best_decoding"])
