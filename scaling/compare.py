@@ -304,8 +304,8 @@ def _common(one: Array, two: Array) -> tuple[float, float]:
 
 
 def _exponent_draws(fitted: Fit, asymptote: float) -> Array:
-    if not len(fitted.draws):
-        return np.zeros(0)
+    if not {"asymptote", "efficiency_exponent"} <= set(fitted.draws.dtype.names or ()):
+        return np.zeros(0)  # refused, or all weight went to a limit of the law that has no such parameters
     near = np.abs(fitted.draws["asymptote"] - asymptote) < 2e-4  # a limit of the law may have another asymptote
     values = fitted.draws["efficiency_exponent"][near]
     return values[np.isfinite(values)]

@@ -65,7 +65,7 @@ def test_the_sweep_outlives_its_shell_and_is_attached_to_again(shell: Shell) -> 
     os.killpg(first.pid, signal.SIGKILL)  # the terminal dies
     first.wait()
     second = shell.start(*arguments)
-    text = read_until(second, " running")
+    text = read_until(second, "[0:")  # the first line of the display: from here on it handles Ctrl-C
     second.send_signal(signal.SIGINT)
     text += second.communicate(timeout=30)[0]
     assert "already queued or running" in text and "the runs go on" in text and second.returncode == 130
