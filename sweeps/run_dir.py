@@ -85,7 +85,7 @@ class RunDirectory:
             "start": _now(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "resumed_from": resumed_from if earlier else None,
+            "resumed_from": (resumed_from or 0) if earlier else None,  # 0: no checkpoint yet, all of it is redone
             "git_commit": commit,
             "packages": _versions(),
             "python": platform.python_version(),

@@ -100,6 +100,7 @@ def unbroken(tmp_path_factory, bases):
 @pytest.mark.parametrize(
     ("kill", "overrides"),
     [
+        pytest.param(KILL_AT_STEP.format(step=1), (), id="before the first checkpoint"),
         pytest.param(KILL_AT_STEP.format(step=3), (), id="between checkpoints"),
         pytest.param(KILL_IN_CHECKPOINT.format(step=4), (), id="while a checkpoint is written"),
         pytest.param(KILL_AT_STEP.format(step=5), ("grpo.training_prompts=16",), id="in a later epoch"),
