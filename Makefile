@@ -29,7 +29,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@# tests that start processes may lose a race on a busy machine: once more, and the summary counts it
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --reruns 1
 
 # the launcher on a real Slurm, which the tests install (Debian) and bring up themselves
 test-slurm: $(STAMP)

@@ -32,7 +32,7 @@ def run_once(config, tmp_path: Path, *, kill: str | None = None, timeout: float 
         [sys.executable, "-c", program, str(path)], env=env, timeout=timeout, capture_output=True, text=True
     )
     if kill is None:
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, f"exit code {done.returncode}: {done.stdout[-1000:]}{done.stderr[-3000:]}"
     return done.returncode
 
 
