@@ -2,8 +2,9 @@
 
     python benchmarks/metering.py --pairs 8 --steps 150
 
-Each arm is a process of its own; arms alternate, their order within a pair too. CPU time is of the process and of all its
-children (W&B's own process among them), from the first training step until the tracker has finished. Evaluation and
+Each arm is a process of its own; arms alternate, their order within a pair too. Both arms do the same steps on the same
+prompts, so CPU time is compared step by step and the outer fifth of the differences on each side is trimmed: a shared machine
+has bursts. CPU time of W&B's own process and of ending the mirror is added whole, spread over the steps. Evaluation and
 checkpoints are off in both. Prints the overhead of each pair, the mean and its 90 % interval (t over pairs).
 """
 
@@ -81,23 +82,37 @@ def arm(metered: bool, steps: int, model: str, folder: Path, bases: Path) -> Non
         meter.bind(trainer, shape_of(config.model, task))
         trainer.add_callback(meter)
         time.sleep(1.0)  # the tracker's start-up is not a step's
-    before = _cpu()
+    steps_cpu: list[float] = []
+
+    class Clock(transformers.TrainerCallback):
+        def on_step_begin(self, *args: object, **kwargs: object) -> None:
+            steps_cpu.append(_own_cpu())
+
+    trainer.add_callback(Clock())
+    before = _children_cpu()
     trainer.train()
+    steps_cpu.append(_own_cpu())
     if tracker is not None:
         tracker.finish()
-    print("RESULT", json.dumps({"cpu": _cpu() - before, "steps": trainer.state.global_step}), flush=True)
+    finish = _own_cpu() - steps_cpu[-1]
+    per_step = [b - a for a, b in zip(steps_cpu, steps_cpu[1:])]
+    print("RESULT", json.dumps({"per_step": per_step, "aside": finish + _children_cpu() - before}), flush=True)
     os._exit(0)
 
 
-def _cpu() -> float:
-    """CPU seconds of this process and of all its children, living ones too."""
+def _own_cpu() -> float:
+    """CPU seconds of this process, all its threads."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_utime + own.ru_stime
+
+
+def _children_cpu() -> float:
+    """CPU seconds of all children, ended and living (W&B's own process among them)."""
     import psutil
 
-    me = psutil.Process()
-    own = resource.getrusage(resource.RUSAGE_SELF)
     gone = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = own.ru_utime + own.ru_stime + gone.ru_utime + gone.ru_stime
-    for child in me.children(recursive=True):
+    total = gone.ru_utime + gone.ru_stime
+    for child in psutil.Process().children(recursive=True):
         try:
             times = child.cpu_times()
             total += times.user + times.system
@@ -125,7 +140,7 @@ def main() -> None:
     overheads = []
     with tempfile.TemporaryDirectory() as tmp:
 
-        def measure(name: str, pair: int) -> float:
+        def measure(name: str, pair: int) -> tuple[np.ndarray, float]:
             folder = Path(tmp) / f"{pair}-{name}"
             folder.mkdir()
             command = [sys.executable, __file__, "--arm", name, "--steps", str(args.steps), "--model", args.model,
@@ -134,15 +149,20 @@ def main() -> None:
             line = next((text for text in out.stdout.splitlines() if text.startswith("RESULT")), None)
             if line is None:
                 sys.exit(out.stderr[-3000:])
-            return json.loads(line[7:])["cpu"] / args.steps
+            body = json.loads(line[7:])
+            return np.array(body["per_step"]), body["aside"] / args.steps
 
         for pair in tqdm(range(args.pairs + 1), desc="pairs (the first warms up)"):
             order = ("plain", "metered") if pair % 2 else ("metered", "plain")
             cpu = {name: measure(name, pair) for name in order}
             if pair:
-                overheads.append(cpu["metered"] / cpu["plain"] - 1)
+                (plain, _), (metered, aside) = cpu["plain"], cpu["metered"]
+                # both arms do the same steps on the same prompts: compare step by step, bursts of other work trimmed away
+                extra = float(stats.trim_mean(metered - plain, 0.2)) + aside
+                overheads.append(extra / float(stats.trim_mean(plain, 0.2)))
                 tqdm.write(
-                    f"pair {pair}: plain {cpu['plain'] * 1e3:.1f} ms/step, metered {cpu['metered'] * 1e3:.1f}, overhead {overheads[-1]:+.2%}"
+                    f"pair {pair}: plain {stats.trim_mean(plain, 0.2) * 1e3:.1f} ms/step, {extra * 1e3:+.2f} ms metered, "
+                    f"of it {aside * 1e3:.2f} in W&B's own process and at the end: overhead {overheads[-1]:+.2%}"
                 )
     mean, error = float(np.mean(overheads)), float(stats.sem(overheads))
     half = float(stats.t.ppf(0.95, len(overheads) - 1)) * error
