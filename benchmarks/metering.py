@@ -2,10 +2,13 @@
 
     python benchmarks/metering.py --pairs 8 --steps 150
 
-Each arm is a process of its own; arms alternate, their order within a pair too. Both arms do the same steps on the same
-prompts, so CPU time is compared step by step and the outer fifth of the differences on each side is trimmed: a shared machine
-has bursts. CPU time of W&B's own process and of ending the mirror is added whole, spread over the steps. Evaluation and
-checkpoints are off in both. Prints the overhead of each pair, the mean and its 90 % interval (t over pairs).
+A pair is one process with two trainers that take turns, one optimiser step each, and the order within a turn alternates. The
+random state is swapped with the turn, so both do the very same steps, and what else the machine does strikes both alike.
+The difference is taken step by step, in CPU time of the whole process; the outer fifth on each side is trimmed. CPU time of
+W&B's own process, and of ending the mirror, is added whole, spread over the steps. Evaluation and checkpoints are off in
+both. Prints the overhead of each pair, the mean and its 90 % interval (t over pairs).
+
+`--device cuda` measures wall time instead, after the device has finished each step.
 """
 
 from __future__ import annotations
@@ -13,91 +16,180 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 
-def arm(metered: bool, steps: int, model: str, folder: Path, bases: Path) -> None:
-    os.environ |= {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "WANDB_MODE": "offline",
-        "WANDB_SILENT": "true",
-    }
-    import torch
-    import transformers
-    from hydra import compose, initialize_config_dir
+def compose(overrides: Sequence[str]) -> Any:
+    """The resolved configuration of a run."""
+    import hydra
     from omegaconf import OmegaConf
 
     import hydra_plugins.rl_scaling_launcher  # noqa: F401
-    from scaling.records import RunRecord
     from sweeps.config import conf_dir, resolve
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True))  # type: ignore[arg-type]
+
+
+def build(config: Any, folder: Path, *, watched: bool) -> tuple[Any, Any]:
+    """A trainer on the cached base, with everything a run has or with nothing; and its tracker."""
+    import transformers
+
+    from scaling.records import RunRecord
     from sweeps.grpo import build_trainer
     from sweeps.meter import Meter
     from sweeps.models import load, shape_of
     from sweeps.pretrain import pretrain
     from sweeps.run_dir import RunDirectory
-    from sweeps.tasks import build
+    from sweeps.tasks import build as build_task
     from sweeps.tracking import open_tracker
+
+    folder.mkdir(parents=True)
+    task = build_task(config.task)
+    base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=False)
+    net, tokenizer = load(config.model, task, path=base.path)
+    rows = task.training_rows(n=config.grpo.training_prompts, seed=0)
+    trainer = build_trainer(config, model=net, tokenizer=tokenizer, task=task, rows=rows, output_dir=folder / "out")
+    trainer.args.save_strategy = "no"
+    trainer.remove_callback(transformers.PrinterCallback)
+    if not watched:
+        return trainer, None
+    run = RunDirectory(folder / "run")
+    record = RunRecord(run_id="bench", config=config.model_dump())
+    segment = run.open_segment(record, resumed_from=None, commit=None)
+    tracker = open_tracker(
+        mode="offline", project="bench", entity=None, directory=folder / "run", run_id="bench", name="bench", group="bench",
+        tags=[], config=config.model_dump(), resume=False,
+    )  # fmt: skip
+    meter = Meter(
+        directory=folder / "run", segment=segment, devices=1, pretraining=base.stage(), tracker=tracker, run=run
+    )
+    meter.bind(trainer, shape_of(config.model, task))
+    trainer.add_callback(meter)
+    return trainer, tracker
+
+
+def take_turns(trainers: Sequence[Any], clock: Callable[[], float]) -> list[list[float]]:
+    """Train all at once in one process, one step each in turn; what each step took, one list a trainer."""
+    import transformers
+
+    turn, states = threading.Condition(), [_random_state()] * len(trainers)
+    took: list[list[float]] = [[] for _ in trainers]
+    round_: list[list[int]] = [list(range(len(trainers)))]  # whose turn it is, in order; empty: the round is over
+    rounds, running, failed = [0], set(range(len(trainers))), []
+
+    def acquire(i: int) -> None:
+        with turn:
+            turn.wait_for(lambda: bool(failed) or (bool(round_[0]) and round_[0][0] == i))
+            if failed:
+                raise SystemExit
+        _set_random_state(states[i])
+
+    def release(i: int, *, ended: bool = False) -> None:
+        states[i] = _random_state()
+        with turn:
+            if ended:
+                running.discard(i)
+            round_[0] = [j for j in round_[0][1:] if j in running]
+            if not round_[0]:
+                rounds[0] += 1
+                order = sorted(running)
+                round_[0] = order[::-1] if rounds[0] % 2 else order
+            turn.notify_all()
+
+    class Baton(transformers.TrainerCallback):
+        """Ends a step's clock and hands over; the next step's clock starts when the turn comes back."""
+
+        def __init__(self, i: int) -> None:
+            self.i, self.began = i, None
+
+        def on_step_end(self, *args: object, **kwargs: object) -> None:
+            if self.began is not None:
+                took[self.i].append(clock() - self.began)
+            release(self.i)
+            acquire(self.i)
+            self.began = clock()
+
+    def go(i: int) -> None:
+        try:
+            acquire(i)
+            trainers[i].train()
+            release(i, ended=True)
+        except Exception as error:  # noqa: BLE001 - handed to the caller below
+            with turn:
+                failed.append(error)
+                turn.notify_all()
+
+    for i, trainer in enumerate(trainers):
+        trainer.add_callback(Baton(i))
+    threads = [threading.Thread(target=go, args=(i,)) for i in range(len(trainers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return took
+
+
+def pair(config: Any, folder: Path, *, device: str, swap: bool) -> dict[str, Any]:
+    """One pair: seconds of every step of both, and what watching takes outside the steps."""
+    import torch
+    import transformers
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        body = OmegaConf.to_container(
-            compose("config", overrides=[f"model={model}", f"budget.steps={steps}", f"runs_dir={folder}", f"bases_dir={bases}",
-                                         "grpo.training_prompts=8192"]),
-            resolve=True,
-        )  # fmt: skip
-    config = resolve(body)  # type: ignore[arg-type]
-    task = build(config.task)
-    base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=False)  # type: ignore[arg-type]
-    net, tokenizer = load(config.model, task, path=base.path)
-    trainer = build_trainer(
-        config,
-        model=net,
-        tokenizer=tokenizer,
-        task=task,
-        rows=task.training_rows(n=8192, seed=0),
-        output_dir=folder / "out",
-    )
-    trainer.args.save_strategy = "no"
-    trainer.remove_callback(transformers.PrinterCallback)
-    transformers.trainer_callback.DefaultFlowCallback.on_train_end = lambda *a, **k: None
-    tracker = None
-    if metered:
-        run = RunDirectory(folder / "run")
-        record = RunRecord(run_id="bench", config=config.model_dump())
-        segment = run.open_segment(record, resumed_from=None, commit=None)
-        tracker = open_tracker(
-            mode="offline", project="bench", entity=None, directory=folder / "run", run_id="bench", name="bench", group="bench",
-            tags=[], config=config.model_dump(), resume=False,
-        )  # fmt: skip
-        meter = Meter(
-            directory=folder / "run", segment=segment, devices=1, pretraining=base.stage(), tracker=tracker, run=run
-        )
-        meter.bind(trainer, shape_of(config.model, task))
-        trainer.add_callback(meter)
-        time.sleep(1.0)  # the tracker's start-up is not a step's
-    steps_cpu: list[float] = []
-
-    class Clock(transformers.TrainerCallback):
-        def on_step_begin(self, *args: object, **kwargs: object) -> None:
-            steps_cpu.append(_own_cpu())
-
-    trainer.add_callback(Clock())
+    plain, _ = build(config, folder / "plain", watched=False)
+    watched, tracker = build(config, folder / "watched", watched=True)
+    time.sleep(1.0)  # the tracker's start-up is not a step's
     before = _children_cpu()
-    trainer.train()
-    steps_cpu.append(_own_cpu())
-    if tracker is not None:
-        tracker.finish()
-    finish = _own_cpu() - steps_cpu[-1]
-    per_step = [b - a for a, b in zip(steps_cpu, steps_cpu[1:])]
-    print("RESULT", json.dumps({"per_step": per_step, "aside": finish + _children_cpu() - before}), flush=True)
-    os._exit(0)
+    arms = [watched, plain] if swap else [plain, watched]
+    if device == "cuda":
+
+        def clock() -> float:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+    else:
+        clock = _own_cpu
+    took = take_turns(arms, clock)
+    began = clock()
+    tracker.finish()
+    aside = clock() - began
+    if device != "cuda":  # on a GPU machine W&B's process has a core of its own
+        aside += _children_cpu() - before
+    first, second = took
+    return {"plain": second if swap else first, "watched": first if swap else second, "aside": aside}
+
+
+def _random_state() -> tuple[Any, ...]:
+    import torch
+
+    device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
+
+
+def _set_random_state(state: tuple[Any, ...]) -> None:
+    import torch
+
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    if state[3] is not None:
+        torch.cuda.set_rng_state(state[3])
 
 
 def _own_cpu() -> float:
@@ -125,50 +217,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--model", default="scratch_32")
-    parser.add_argument("--arm", choices=["plain", "metered"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="cuda: wall time, the device synchronised"
+    )
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE", help="of the run; may be repeated"
+    )
+    parser.add_argument("--model", default="scratch_48")
+    parser.add_argument("--out", type=Path, help="write every step's seconds here, as JSON")
+    parser.add_argument("--pair", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--bases", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.arm:
-        arm(args.arm == "metered", args.steps, args.model, args.folder, args.bases)
-        return
-    import numpy as np
+    if args.pair is not None:
+        overrides = [f"model={args.model}", f"budget.steps={args.steps + 1}", f"runs_dir={args.folder}",
+                     f"bases_dir={args.folder.parent}/bases", "grpo.training_prompts=8192", *args.override]  # fmt: skip
+        result = pair(compose(overrides), args.folder, device=args.device, swap=bool(args.pair % 2))
+        print("RESULT", json.dumps(result), flush=True)
+        os._exit(0)
     from scipy import stats
     from tqdm import tqdm
 
-    overheads = []
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "offline", "WANDB_SILENT": "true",
+    }  # fmt: skip
+    overheads, pairs = [], []
     with tempfile.TemporaryDirectory() as tmp:
-
-        def measure(name: str, pair: int) -> tuple[np.ndarray, float]:
-            folder = Path(tmp) / f"{pair}-{name}"
-            folder.mkdir()
-            command = [sys.executable, __file__, "--arm", name, "--steps", str(args.steps), "--model", args.model,
-                       "--folder", str(folder), "--bases", f"{tmp}/bases"]  # fmt: skip
-            out = subprocess.run(command, capture_output=True, text=True)
+        for i in tqdm(range(args.pairs), desc="pairs"):
+            command = [sys.executable, __file__, *sys.argv[1:], "--pair", str(i), "--folder", f"{tmp}/{i}"]
+            out = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
             line = next((text for text in out.stdout.splitlines() if text.startswith("RESULT")), None)
             if line is None:
                 sys.exit(out.stderr[-3000:])
             body = json.loads(line[7:])
-            return np.array(body["per_step"]), body["aside"] / args.steps
-
-        for pair in tqdm(range(args.pairs + 1), desc="pairs (the first warms up)"):
-            order = ("plain", "metered") if pair % 2 else ("metered", "plain")
-            cpu = {name: measure(name, pair) for name in order}
-            if pair:
-                (plain, _), (metered, aside) = cpu["plain"], cpu["metered"]
-                # both arms do the same steps on the same prompts: compare step by step, bursts of other work trimmed away
-                extra = float(stats.trim_mean(metered - plain, 0.2)) + aside
-                overheads.append(extra / float(stats.trim_mean(plain, 0.2)))
-                tqdm.write(
-                    f"pair {pair}: plain {stats.trim_mean(plain, 0.2) * 1e3:.1f} ms/step, {extra * 1e3:+.2f} ms metered, "
-                    f"of it {aside * 1e3:.2f} in W&B's own process and at the end: overhead {overheads[-1]:+.2%}"
-                )
-    mean, error = float(np.mean(overheads)), float(stats.sem(overheads))
-    half = float(stats.t.ppf(0.95, len(overheads) - 1)) * error
+            plain, watched = (np.array(body[k][1:]) for k in ("plain", "watched"))  # the first step warms up
+            aside = body["aside"] / len(watched)
+            extra = float(stats.trim_mean(watched - plain, 0.2)) + aside
+            overheads.append(extra / float(stats.trim_mean(plain, 0.2)))
+            pairs.append(body)
+            if args.out:
+                args.out.write_text(json.dumps({"overheads": overheads, "pairs": pairs}))
+            tqdm.write(
+                f"pair {i + 1}: TRL alone {stats.trim_mean(plain, 0.2) * 1e3:.1f} ms/step, {extra * 1e3:+.2f} ms watched, "
+                f"of it {aside * 1e3:.2f} in W&B's own process and at the end: overhead {overheads[-1]:+.2%}"
+            )
+    mean = float(np.mean(overheads))
+    half = float(stats.t.ppf(0.95, len(overheads) - 1) * stats.sem(overheads)) if len(overheads) > 1 else float("nan")
     print(
-        f"overhead of meter, records and W&B mirror on {args.model}: {mean:+.2%} of CPU time a step, 90 % interval {mean - half:+.2%} to "
-        f"{mean + half:+.2%} ({len(overheads)} pairs of {args.steps} steps)"
+        f"overhead of meter, records and W&B mirror on {args.model} ({args.device}): {mean:+.2%} of a step, 90 % interval "
+        f"{mean - half:+.2%} to {mean + half:+.2%} ({len(overheads)} pairs of {args.steps} steps)"
     )
 
 
