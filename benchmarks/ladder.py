@@ -1,0 +1,288 @@
+"""The ladder study: model sizes crossed with pretraining budgets, several seeds, GRPO and its controls from the same bases.
+
+    python benchmarks/ladder.py run --plan cpu --work runs/ladder --workers 2 --seconds 450   # again and again until done
+    python benchmarks/ladder.py status --plan cpu --work runs/ladder
+    python benchmarks/ladder.py collect --plan cpu --work runs/ladder --out scaling/data/ladder
+
+A job is one base (kind, model, pretraining budget, seed) and everything that starts from it: GRPO, GRPO with a random reward,
+continued pretraining and SFT on the base's own verified samples, each with the FLOPs that GRPO took (sampling included).
+GRPO runs go through `sweeps.train` and leave its records; every arm ends with a line in WORK/arms.jsonl. Jobs come in the
+order of the plan's pieces, seed by seed, so that a study cut short is balanced. A job that has its lines is skipped.
+
+`collect` packs the records of all runs and the lines of all arms into three parquet tables and one CSV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+ARMS = ("grpo", "random_reward", "continued", "rejection")
+RATE_FACTORS = {"continued": (1.0, 4.0), "rejection": (4.0,)}  # of GRPO's rate; the better one counts
+SAMPLING_SHARE = 0.3  # of rejection sampling's FLOPs that goes into samples
+
+
+@dataclass(frozen=True)
+class Job:
+    """One base and its arms."""
+
+    piece: str
+    task: str
+    model: str
+    pretrain_steps: int
+    seed: int
+    rl_steps: int
+    arms: tuple[str, ...] = ARMS
+    batch: int = 128
+    group_size: int = 8
+    prompts: int = 32
+    slip_rate: float | None = None
+    eval_every: int = 15
+
+    @property
+    def key(self) -> str:
+        """Name of the job, unique in a plan."""
+        slip = "" if self.slip_rate is None else f"-slip{self.slip_rate:g}"
+        return f"{self.task}{slip}-{self.model}-d{self.pretrain_steps}-s{self.seed}"
+
+
+WIDTHS = ("scratch_16", "scratch_24", "scratch_32", "scratch_48", "scratch_64")
+
+
+def cpu_plan() -> Iterator[Job]:
+    """Five widths x three pretraining budgets x three seeds, in both kinds; the slip rate as a factor at one width."""
+    for seed in range(3):
+        for steps in (300, 150, 600):
+            for model in WIDTHS:
+                yield Job("acquisition", "chain", model, steps, seed, 150)
+    for seed in range(3):
+        for steps in (300, 150, 600):
+            for model in WIDTHS:
+                yield Job("elicitation", "chain_elicitation", model, steps, seed, 90, eval_every=10)
+    for seed in range(3):
+        for slip in (0.0, 0.4):
+            yield Job("slips", "chain_elicitation", "scratch_48", 300, seed, 90, ("grpo",), slip_rate=slip, eval_every=10)
+
+
+def gpu_plan() -> Iterator[Job]:
+    """Chains of up to twelve operands, 12,167 answers: one size at four pretraining budgets, then a larger size at one."""
+    common = {"batch": 512, "group_size": 16, "eval_every": 40, "arms": ("grpo", "continued", "rejection")}
+    for seed in range(3):
+        for steps in (200, 300, 450, 675):
+            yield Job("budgets", "chain_acquisition", "scratch_96x3", steps, seed, 400, **common)
+    for seed in range(3):
+        yield Job("sizes", "chain_acquisition", "scratch_128x3", 300, seed, 400, **common)
+
+
+PLANS = {"cpu": cpu_plan, "gpu": gpu_plan}
+
+
+def overrides(job: Job, work: Path) -> list[str]:
+    """The run of a job, as anyone would launch it."""
+    return [
+        f"model={job.model}", f"task={job.task}", f"sweep={job.piece}", f"runs_dir={work / 'runs'}", f"bases_dir={work / 'bases'}",
+        f"name={job.key}", f"seed={job.seed}", f"pretrain.seed={job.seed}", f"pretrain.steps={job.pretrain_steps}",
+        f"pretrain.batch={job.batch}", f"budget.steps={job.rl_steps}", f"grpo.training_prompts={job.rl_steps * job.prompts}",
+        f"grpo.prompts_per_step={job.prompts}", f"grpo.group_size={job.group_size}", "grpo.dtype=float32", "eval.max_share=0.5",
+        f"eval.every={job.eval_every}", "+eval.benchmarks.held_out={k: 2, greedy: false}", "eval.batch=4096",
+        f"checkpoint.every={job.rl_steps}", "tracking.mode=disabled", "cluster.shared=true",
+        *([] if job.slip_rate is None else [f"task.slip_rate={job.slip_rate}"]),
+    ]  # fmt: skip
+
+
+def compose(words: Sequence[str]) -> Any:
+    """The resolved configuration of a run."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    import hydra_plugins.rl_scaling_launcher  # noqa: F401
+    from sweeps.config import conf_dir, resolve
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(words)), resolve=True))  # type: ignore[arg-type]
+
+
+def measure(path: str | Path, config: Any, task: Any) -> dict[str, float]:
+    """Held-out accuracy of a model: sampled at T=1 (with pass@16 and maj@16), greedy, greedy under the forced trace."""
+    import numpy as np
+    import torch
+
+    from sweeps.evaluation import majority_accuracy, sample
+    from sweeps.models import load, shape_of
+
+    model, tokenizer = load(config.model, task, path=str(path))
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    held_out, common = task.benchmarks()["held_out"], {"shape": shape_of(config.model, task), "batch": 4096, "seed": 1}
+    sampled = sample(model, tokenizer, task, held_out, k=16, **common)
+    greedy = sample(model, tokenizer, task, held_out, temperature=None, **common)
+    forced = sample(model, tokenizer, task, held_out, temperature=None,
+                    begin_suppress_tokens=task.banned_tokens_for_trace(), **common)  # fmt: skip
+    out = {
+        "sampled": sampled.accuracy, "greedy": greedy.accuracy, "forced_trace": forced.accuracy,
+        "maj@16": float(np.mean(majority_accuracy(sampled, task, held_out.answers))),
+        "pass@16": float(np.mean(np.array(sampled.successes) > 0)), "completion_length": sampled.mean_length,
+    }  # fmt: skip
+    return {**out, "best_decoding": max(out["greedy"], out["forced_trace"], out["maj@16"])}
+
+
+def do(job: Job, work: Path) -> str:
+    """All arms of one job that have no line yet."""
+    import logging
+    import warnings
+
+    import torch
+    import transformers
+
+    from scaling.runs import load_runs
+    from sweeps.pretrain import pretrain
+    from sweeps.sft import SftConfig, run_sft
+    from sweeps.tasks import build
+    from sweeps.train import train
+
+    warnings.filterwarnings("ignore")
+    transformers.utils.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    done = {row["arm"]: row for row in _lines(work / "arms.jsonl") if row["key"] == job.key}
+    config = compose(overrides(job, work))
+    task = build(config.task)
+    base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=False)
+    common = {
+        **asdict(job), "key": job.key, "parameters": base.parameters, "pretraining_tokens": base.tokens,
+        "pretraining_flops": base.flops, "pretraining_loss": base.held_out_loss, "validation_loss": base.validation_loss,
+        "guess_rate": task.guess_rate, "answer_space": task.answer_space, "accelerator": base.accelerator,
+    }  # fmt: skip
+    common.pop("arms")
+
+    def line(arm: str, **facts: Any) -> None:
+        row = {**common, "arm": arm, **facts}
+        done[arm] = row
+        with (work / "arms.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    if "base" not in done:
+        line("base", flops=0.0, **measure(base.path, config, task))
+    for arm, extra in (("grpo", ()), ("random_reward", ("task.reward=random",))):
+        if arm not in job.arms or arm in done:
+            continue
+        run = compose([*overrides(job, work), *extra])
+        path = train(run)
+        flops = float(load_runs(path).steps.eval("generation_flops + scoring_flops + training_flops").sum())
+        weights = path / "checkpoints" / f"checkpoint-{job.rl_steps}"
+        line(arm, run_id=run.run_id, flops=flops, rate=run.grpo.learning_rate, **measure(weights, config, task))
+        shutil.rmtree(path / "checkpoints")
+    for arm in ("continued", "rejection"):
+        if arm not in job.arms or arm in done:
+            continue
+        budget, params = done["grpo"]["flops"], base.parameters
+        width = task.prompt_width + done["base"]["completion_length"]
+        more = {"prompts": max(256, int(SAMPLING_SHARE * budget / (2 * params * width) / 8)), "samples": 8, "sampling_batch": 8192}
+        tried = []
+        for factor in RATE_FACTORS[arm]:
+            sft = SftConfig(kind=arm, flops=budget, batch=256, learning_rate=factor * config.grpo.learning_rate,
+                            seed=job.seed, **(more if arm == "rejection" else {}))  # fmt: skip
+            record = run_sft(sft, model_config=config.model, task=task, base=base.path, parent=base.base_hash,
+                             directory=work / "bases", progress=False)  # fmt: skip
+            tried.append({"flops": record.flops, "rate": sft.learning_rate, **measure(record.path, config, task)})
+            shutil.rmtree(record.path)
+        line(arm, **max(tried, key=lambda row: row["sampled"]))
+    return job.key
+
+
+def run(args: argparse.Namespace) -> None:
+    """Jobs that are not done, ``--workers`` at a time; none is begun after ``--seconds``."""
+    from tqdm import tqdm
+
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    work = Path(args.work).absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    have = {(row["key"], row["arm"]) for row in _lines(work / "arms.jsonl")}
+    every = list(PLANS[args.plan]())[args.start :: args.stride]
+    jobs = [j for j in every if args.only in f"{j.piece}:{j.key}" and not all((j.key, a) in have for a in j.arms)]
+    deadline, waiting = time.monotonic() + args.seconds, iter(jobs)
+    left = len(jobs)
+    print(f"{len(every) - left} of {len(every)} jobs done, {left} to do", flush=True)
+    with (
+        ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool,
+        tqdm(total=left, desc="jobs", mininterval=5) as bar,
+    ):
+        pending = {pool.submit(do, j, work): j for _, j in zip(range(args.workers), waiting)}
+        while pending:
+            future = next(as_completed(pending))
+            job = pending.pop(future)
+            error = future.exception()
+            bar.update()
+            tqdm.write(f"{job.key}: {'done' if error is None else f'failed: {type(error).__name__}: {error}'}")
+            following = next(waiting, None) if time.monotonic() < deadline else None
+            if following is not None:
+                pending[pool.submit(do, following, work)] = following
+
+
+def status(args: argparse.Namespace) -> None:
+    """How many arms of each piece have their line."""
+    have = {(row["key"], row["arm"]) for row in _lines(Path(args.work) / "arms.jsonl")}
+    pieces: dict[str, list[int]] = {}
+    for job in PLANS[args.plan]():
+        counts = pieces.setdefault(job.piece, [0, 0])
+        counts[0] += sum((job.key, a) in have for a in job.arms)
+        counts[1] += len(job.arms)
+    for piece, (some, of) in pieces.items():
+        print(f"{piece}: {some} of {of} arms")
+
+
+def collect(args: argparse.Namespace) -> None:
+    """Records of all finished runs and lines of all arms, as small files."""
+    import pandas as pd
+
+    from scaling.runs import load_runs
+
+    work, out = Path(args.work), Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    table = load_runs(work / "runs")
+    for name in ("runs", "steps", "evals"):
+        getattr(table, name).to_parquet(out / f"{name}.parquet", compression="zstd", index=False)
+    arms = pd.DataFrame(_lines(work / "arms.jsonl")).drop_duplicates(["key", "arm"], keep="last")
+    arms.sort_values(["piece", "key", "arm"]).to_csv(out / "arms.csv", index=False, float_format="%.6g")
+    print(f"{len(table.runs)} runs, {len(arms)} arms -> {out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in path.read_text().splitlines() if text.strip()] if path.is_file() else []
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in (("run", run), ("status", status), ("collect", collect)):
+        sub = commands.add_parser(name, help=function.__doc__)
+        sub.set_defaults(function=function)
+        sub.add_argument("--plan", choices=PLANS, default="cpu")
+        sub.add_argument("--work", default="runs/ladder", help="records, bases and arms.jsonl")
+        if name == "run":
+            sub.add_argument("--workers", type=int, default=1, help="processes, one thread each")
+            sub.add_argument("--seconds", type=float, default=450.0, help="begin no job after so long")
+            sub.add_argument("--only", default="", help="only jobs whose piece:key contains this")
+            sub.add_argument("--start", type=int, default=0, help="with --stride: every so many-th job, from this one")
+            sub.add_argument("--stride", type=int, default=1, help="to spread a plan over machines")
+        if name == "collect":
+            sub.add_argument("--out", required=True)
+    args = parser.parse_args()
+    args.function(args)
+
+
+if __name__ == "__main__":
+    main()
