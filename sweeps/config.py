@@ -269,7 +269,8 @@ class RunConfig(Strict):
         return {"model": self.model.identity()}
 
     def _grpo_identity(self) -> dict[str, Any]:
-        out = self.grpo.model_dump()
+        # how a step is cut to fit into memory does not change its gradient (nor, but for rounding, the weights)
+        out = self.grpo.model_dump(exclude={"micro_batch", "gradient_checkpointing"})
         if self.grpo.lr_schedule in ("linear", "cosine"):  # the schedule's length shapes the weights
             out["schedule_steps"] = self.budget.steps
         return out

@@ -39,7 +39,7 @@ class Counter:
         self._inside_prepare = 0.0
         model = trainer.model
         self._lora = _lora_rank(model)
-        # transformers and TRL score every position on CPU, only the completion's own where Triton runs
+        # TRL scores every position on CPU, padding included; where Triton runs, the completions' real tokens alone
         self._compact_head = torch.device(trainer.accelerator.device).type == "cuda"
         for name, wrapper in {
             "_generate_single_turn": self._generation,
@@ -126,9 +126,8 @@ class Counter:
         batch, width = input_ids.shape
         self.add(
             scoring_flops=flops.scoring_flops(self.shape, prompts, completions),
-            scoring_hardware_flops=flops.scoring_hardware_flops(
-                self.shape, batch=batch, prompt_width=width - logits_to_keep, completion_width=logits_to_keep,
-                scored_positions=self._scored(width, logits_to_keep),
+            scoring_hardware_flops=self._hardware(
+                flops.scoring_hardware_flops, batch, width - logits_to_keep, logits_to_keep, completions
             ),
             scoring_gpu_seconds=seconds,
         )  # fmt: skip
@@ -143,9 +142,8 @@ class Counter:
             lora = {"lora": True, "lora_rank": self._lora} if self._lora else {}
             self.add(
                 training_flops=flops.training_flops(self.shape, prompts, completions, **lora),
-                training_hardware_flops=flops.training_hardware_flops(
-                    self.shape, batch=batch, prompt_width=prompt_width, completion_width=completion_width,
-                    scored_positions=self._scored(prompt_width + completion_width, completion_width),
+                training_hardware_flops=self._hardware(
+                    flops.training_hardware_flops, batch, prompt_width, completion_width, completions,
                     gradient_checkpointing=bool(self.trainer.args.gradient_checkpointing), fused_head=True, **lora,
                 ),
             )  # fmt: skip
@@ -194,8 +192,16 @@ class Counter:
                     self.metrics.setdefault(f"rewards/{name}", []).append(float(np.nanmean(column)))
         return per_function
 
-    def _scored(self, width: int, completion_width: int) -> int:
-        return completion_width if self._compact_head else width - 1
+    def _hardware(
+        self, count: Callable[..., float], batch: int, prompt_width: int, completion_width: int, completions: Any,
+        **settings: Any,
+    ) -> float:  # fmt: skip
+        sizes: dict[str, Any] = {"batch": batch, "prompt_width": prompt_width, "completion_width": completion_width}
+        if not self._compact_head:
+            return count(self.shape, **sizes, scored_positions=prompt_width + completion_width - 1, **settings)
+        # linear in the positions scored a row, whose mean is no whole number
+        none, one = (count(self.shape, **sizes, scored_positions=n, **settings) for n in (0, 1))
+        return none + (one - none) * float(completions.sum()) / batch
 
 
 def hash_prompt(prompt: Any) -> int:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from scaling.errors import UnknownName
+from scaling.hardware import accelerator, accelerators
+
 __all__ = ["accelerator_name"]
 
 
-def accelerator_name() -> str:
-    """``cpu``, or the name that the driver gives the first accelerator."""
+def accelerator_name(given: str = "auto") -> str:
+    """``given``, or for ``auto`` the canonical name of the first accelerator, ``cpu`` without one.
+
+    Raises:
+        UnknownName: the driver's name of the accelerator is not in the table; nothing is guessed in its place.
+    """
+    if given != "auto":
+        return given
     import torch
 
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    reported = torch.cuda.get_device_name(0)
+    try:
+        return accelerator(reported).name
+    except UnknownName as error:
+        raise UnknownName(
+            f"accelerator {reported!r} has no dense peak in the table: set cluster.accelerator to the one of "
+            f"{', '.join(accelerators())} that it is, or to a name of your own (utilisation then stays out of the records)"
+        ) from error

@@ -97,6 +97,10 @@ class Memory:
         """The larger of the two [byte]."""
         return max(self.training, self.generation)
 
+    def __str__(self) -> str:
+        parts = ("weights", "optimizer", "gradients", "activations", "logits", "cache")
+        return ", ".join(f"{part} {getattr(self, part) / 2**30:.2f}" for part in parts)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -122,8 +126,6 @@ class Estimate:
     def __str__(self) -> str:
         gib = 2**30
         m = self.memory
-        parts = f"weights {m.weights / gib:.2f}, optimiser {m.optimizer / gib:.2f}, gradients {m.gradients / gib:.2f}, "
-        parts += f"activations {m.activations / gib:.2f}, logits {m.logits / gib:.2f}, cache {m.cache / gib:.2f}"
         fits = ""
         if self.capacity is not None:
             need = m.peak + _CONTEXT
@@ -131,7 +133,7 @@ class Estimate:
                 "fits" if need < self.capacity else "does NOT fit: lower grpo.micro_batch or shard the model"
             )
         return (
-            f"memory: peak {m.peak / gib:.2f} GiB{fits} ({parts})\n"
+            f"memory: peak {m.peak / gib:.2f} GiB{fits} ({m})\n"
             f"time: {self.seconds:.3g} s a step (generation {self.generation_seconds:.3g}, training {self.training_seconds:.3g})"
         )
 
@@ -249,6 +251,21 @@ def seconds_per_step(
     return generation / updates_per_rollout, training
 
 
+def run_memory(config: Any, shape: Any, *, prompt_length: int, completion_length: int, devices: int, half: bool) -> Memory:
+    """Memory of one device of a `RunConfig`; ``half``: under bfloat16 autocast."""
+    grpo = config.grpo
+    per_device = max(1, grpo.rollouts_per_step // devices)
+    stored = getattr(config.model, "dtype", "float32")
+    lora = getattr(config.model, "lora", None)
+    return memory(
+        shape, micro_batch=min(per_device, grpo.micro_batch or per_device), rollouts=per_device * grpo.steps_per_generation,
+        prompt_length=prompt_length, completion_length=completion_length,
+        weight_bytes=2 if stored == "bfloat16" or (stored == "auto" and half) else 4,
+        activation_bytes=2.2 if half else 4.0, gradient_checkpointing=grpo.gradient_checkpointing,
+        reference=grpo.beta > 0 and lora is None, trained_share=_lora_share(shape, lora.rank) if lora else 1.0,
+    )  # fmt: skip
+
+
 def estimate(
     config: Any,
     shape: Any,
@@ -269,16 +286,9 @@ def estimate(
         capacity: memory of one device, where known [byte].
     """
     grpo, half = config.grpo, config.grpo.dtype != "float32" and machine.name != "cpu"
-    per_device = max(1, grpo.rollouts_per_step // machine.devices)
-    stored = getattr(config.model, "dtype", "float32")
-    weight_bytes = 2 if stored == "bfloat16" or (stored == "auto" and half) else 4
-    lora = getattr(config.model, "lora", None)
-    need = memory(
-        shape, micro_batch=min(per_device, grpo.micro_batch or per_device), rollouts=per_device * grpo.steps_per_generation,
-        prompt_length=prompt_length, completion_length=completion_length, weight_bytes=weight_bytes,
-        activation_bytes=2.2 if half else 4.0, gradient_checkpointing=grpo.gradient_checkpointing,
-        reference=grpo.beta > 0 and lora is None, trained_share=_lora_share(shape, lora.rank) if lora else 1.0,
-    )  # fmt: skip
+    need = run_memory(
+        config, shape, prompt_length=prompt_length, completion_length=completion_length, devices=machine.devices, half=half
+    )
     generation, training = seconds_per_step(
         shape, machine, rollouts=grpo.rollouts_per_step, prompt_length=prompt_length, completion_length=completion_length,
         updates_per_rollout=grpo.updates_per_rollout, weight_bytes=2 if half else 4, gradient_checkpointing=grpo.gradient_checkpointing,

@@ -290,7 +290,7 @@ class Meter(TrainerCallback):
 
     def _overhead(self, step: int) -> None:
         """Write a line of pure cost: wall since the mark outside steps and evaluation, and what no line took yet."""
-        now = time.perf_counter()
+        now = self.counter.now() if self.counter is not None else time.perf_counter()
         self._add_extra("overhead_gpu_seconds", max(0.0, now - self._mark - self._aside) * self.devices)
         self._mark, self._aside = now, 0.0
         if self.is_main:

@@ -238,6 +238,8 @@ def _train(
                 done["seconds"] += now - start
                 start = saved = now
                 _save_state(partial / STATE, model, optimizer, done)
+        if device == "cuda":
+            torch.cuda.synchronize()  # the last steps are still queued
         seconds = done["seconds"] + time.perf_counter() - start
         losses = _held_out_losses(model, task, config, width, device)
         record = BaseRecord(

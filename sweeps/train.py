@@ -31,7 +31,8 @@ def train(config: RunConfig) -> Path:
         The run's directory.
 
     Raises:
-        ConfigError: a setting turns out to be impossible once model and task are known.
+        ConfigError: a setting turns out to be impossible once model and task are known, or memory does not suffice.
+        UnknownName: the accelerator is not known and ``cluster.accelerator`` does not name it.
         RecordError: the run directory is held by another process, or cannot be written.
     """
     start = time.perf_counter()
@@ -44,6 +45,7 @@ def train(config: RunConfig) -> Path:
     from sweeps.devices import accelerator_name
     from sweeps.evaluator import Evaluator
     from sweeps.grpo import build_trainer
+    from sweeps.memory import out_of_memory, ran_out
     from sweeps.meter import Meter
     from sweeps.models import ScratchModel, load, shape_of
     from sweeps.pretrain import pretrain
@@ -60,6 +62,7 @@ def train(config: RunConfig) -> Path:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
     if not torch.cuda.is_available():
         torch.set_num_threads(config.cluster.threads)
+    accelerator = accelerator_name(config.cluster.accelerator)
     task = build(config.task)
     directory = RunDirectory(config.run_dir, main=os.environ.get("RANK", "0") == "0")
     try:
@@ -93,7 +96,6 @@ def train(config: RunConfig) -> Path:
         started = time.perf_counter() if isinstance(config.model, ScratchModel) or config.sft is not None else start
 
         # 2. where the run stands: a complete checkpoint, or nothing
-        accelerator = accelerator_name() if config.cluster.accelerator == "auto" else config.cluster.accelerator
         limits = resolve_limits(config.budget, stage, accelerator)
         milestones = tuple(resolve_limits(m, stage, accelerator) for m in config.milestones)
         found = directory.latest_checkpoint()
@@ -180,6 +182,10 @@ def train(config: RunConfig) -> Path:
             tracker.finish(exit_code=code)
         directory.progress("done", trainer.state.global_step, trainer.state.global_step)
         return directory.path
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise out_of_memory(error, config, task, processes=int(os.environ.get("WORLD_SIZE", "1"))) from error
     finally:
         directory.release()
 

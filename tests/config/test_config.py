@@ -99,7 +99,7 @@ def test_a_schedule_that_decays_needs_its_length():
 
 SAME_RUN = [
     "budget.steps=7", "budget.flops=1e9", "tracking=disabled", "eval.every=3", "cluster.workers=1", "sweep=other",
-    "name=x", "checkpoint.every=5", "runs_dir=elsewhere",
+    "name=x", "checkpoint.every=5", "runs_dir=elsewhere", "grpo.micro_batch=32", "grpo.gradient_checkpointing=true",
 ]  # fmt: skip
 OTHER_RUN = [
     "seed=1",

@@ -1,0 +1,163 @@
+"""What the GPU benchmarks share: composing a run, processes of their own, and results that survive a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+MARK = "RESULT "
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_MODE": "offline",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def compose(overrides: Sequence[str]) -> Any:
+    """The resolved configuration of a run."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    import hydra_plugins.rl_scaling_launcher  # noqa: F401
+    from sweeps.config import conf_dir, resolve
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True))  # type: ignore[arg-type]
+
+
+def scratch(hidden: int, layers: int) -> list[str]:
+    """Overrides for a model trained from scratch of this width and depth."""
+    heads = max(2, hidden // 64)
+    return [
+        "model=scratch_64x3", f"model.name=h{hidden}x{layers}", f"model.hidden_size={hidden}", f"model.num_layers={layers}",
+        f"model.num_heads={heads}", f"model.intermediate_size={4 * hidden}",
+    ]  # fmt: skip
+
+
+class Results:
+    """Cells in the order they finish, written whole to one JSON file after each."""
+
+    def __init__(self, path: Path, benchmark: str, device: str, **facts: Any) -> None:
+        self.path, self.cells = path, []
+        self.body: dict[str, Any] = {
+            "benchmark": benchmark, "device": device, "machine": machine(device), "commit": commit(), **facts, "cells": self.cells,
+        }  # fmt: skip
+        self.lock = threading.Lock()
+        self.start = time.monotonic()
+
+    def add(self, cell: dict[str, Any]) -> None:
+        with self.lock:
+            self.cells.append({**cell, "at_seconds": round(time.monotonic() - self.start, 1)})
+            self.write()
+            print(f"[{self.cells[-1]['at_seconds']:6.1f} s] {json.dumps(cell)}", flush=True)
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text(json.dumps(self.body, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path)
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """A Markdown table; a missing value is a dash."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in rows:
+        values = [row.get(c) for c in columns]
+        lines.append(
+            "| "
+            + " | ".join("-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Names and versions that a figure depends on."""
+    from importlib.metadata import version
+
+    import torch
+
+    name = torch.cuda.get_device_name(0) if device == "cuda" else "cpu"
+    packages = {p: version(p) for p in ("torch", "transformers", "trl", "accelerate")}
+    return {"accelerator": name, "cores": os.cpu_count(), "python": sys.version.split()[0], "packages": packages}
+
+
+def commit() -> str | None:
+    """Commit of the code, where it is a checkout."""
+    from sweeps.run_dir import git_commit
+
+    return git_commit(ROOT)
+
+
+def environment(device: str, **more: str) -> dict[str, str]:
+    """Environment of a child: the checkout importable, one thread, no accelerator where the device is the CPU."""
+    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": path, **hidden, **more}
+
+
+def stream(command: Sequence[str], env: dict[str, str], *, patience: float) -> Iterator[dict[str, Any] | None]:
+    """What a child prints as results, as it prints them; None once nothing came for ``patience`` seconds (it is then killed).
+
+    Ends when the child ends; the last lines of its standard error follow as ``{"stderr": ...}`` where it failed.
+    """
+    child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines: queue.Queue[str | None] = queue.Queue()
+    errors: list[str] = []
+
+    def read() -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    def drain() -> None:
+        assert child.stderr is not None
+        for line in child.stderr:
+            errors.append(line)
+            del errors[:-40]
+
+    threads = [threading.Thread(target=f, daemon=True) for f in (read, drain)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + patience
+    try:
+        while True:
+            try:
+                line = lines.get(timeout=max(0.1, deadline - time.monotonic()))
+            except queue.Empty:
+                yield None
+                return
+            if line is None:
+                break
+            if line.startswith(MARK):
+                deadline = time.monotonic() + patience
+                yield json.loads(line[len(MARK) :])
+        child.wait()
+        threads[1].join(timeout=5)
+        if child.returncode:
+            yield {"stderr": "".join(errors)[-3000:], "code": child.returncode}
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+def last_line(text: str) -> str:
+    """The last line that says something: the reason at the end of a traceback."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no message"
