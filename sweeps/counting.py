@@ -36,6 +36,7 @@ class Counter:
         self.values: dict[str, float] = {}
         self.metrics: dict[str, list[float]] = {}
         self.prompts_seen: set[int] = set()
+        self._new_prompts: set[int] = set()  # of this process, since the last `take`
         self._inside_prepare = 0.0
         model = trainer.model
         self._lora = _lora_rank(model)
@@ -68,11 +69,13 @@ class Counter:
         return sum(self.values.get(f"{phase}_gpu_seconds", 0.0) for phase in ("generation", "scoring", "training"))
 
     def take(self, devices: int) -> tuple[ComputeCost, dict[str, float]]:
-        """The cost and metrics since the last call, summed over processes; seconds x devices."""
+        """The cost since the last call, summed over processes, seconds x devices; the metrics, their mean over processes."""
         values, metrics = self.values, {k: float(np.mean(v)) for k, v in self.metrics.items()}
-        self.values, self.metrics = {}, {}
+        prompts = self._new_prompts
+        self.values, self.metrics, self._new_prompts = {}, {}, set()
         if self.trainer.accelerator.num_processes > 1:
-            values = _summed_over_processes(values, self.trainer.accelerator)
+            values, metrics, prompts = _over_processes(values, metrics, prompts)
+        self.prompts_seen |= prompts
         scaled = {k: v * devices if k.endswith("_gpu_seconds") else v for k, v in values.items()}
         return ComputeCost(**{k: max(v, 0.0) for k, v in scaled.items()}), metrics
 
@@ -168,7 +171,7 @@ class Counter:
         if not self.trainer.model.training:
             return per_function
         self.add(rollouts=len(prompts))
-        self.prompts_seen.update(hash_prompt(p) for p in prompts[:: self.trainer.num_generations])
+        self._new_prompts.update(hash_prompt(p) for p in prompts[:: self.trainer.num_generations])
         weights = self.trainer.reward_weights.to(per_function.device)
         rewards = (per_function * weights).nansum(dim=1)
         rewards[torch.isnan(per_function).all(dim=1)] = torch.nan
@@ -216,13 +219,20 @@ def _lora_rank(model: Any) -> int:
     return max((int(getattr(c, "r", 0)) for c in config.values()), default=0) if config else 0
 
 
-def _summed_over_processes(values: dict[str, float], accelerator: Any) -> dict[str, float]:
-    """Counts summed over processes; seconds are this process's own (all processes share the wall)."""
+def _over_processes(
+    values: dict[str, float], metrics: dict[str, float], prompts: set[int]
+) -> tuple[dict[str, float], dict[str, float], set[int]]:
+    """Counts summed, metrics averaged, prompts united; seconds are this process's own (all processes share the wall)."""
     from accelerate.utils import gather_object
 
-    parts = gather_object([values])
-    names = {name for part in parts for name in part}
-    return {
-        name: values.get(name, 0.0) if name.endswith("_gpu_seconds") else sum(part.get(name, 0.0) for part in parts)
+    parts = gather_object([(values, metrics, prompts)])
+    names = {name for counted, _, _ in parts for name in counted}
+    summed = {
+        name: values.get(name, 0.0) if name.endswith("_gpu_seconds") else sum(part[0].get(name, 0.0) for part in parts)
         for name in names
     }
+    means = {
+        name: float(np.mean([part[1][name] for part in parts if name in part[1]]))
+        for name in sorted({name for part in parts for name in part[1]})
+    }
+    return summed, means, set().union(*(part[2] for part in parts))

@@ -22,6 +22,7 @@ from scaling.metrics import blind_guess_pass_at_k, pass_at_k, sampling_error
 from sweeps.config import BenchmarkConfig, EvalConfig
 from sweeps.evaluation import Sampled, majority_accuracy, sample
 from sweeps.meter import Meter
+from sweeps.ranks import first_rank_works, first_says
 from sweeps.tasks.base import Benchmark, Task
 
 __all__ = ["Evaluator", "evaluation_steps"]
@@ -105,7 +106,7 @@ class Evaluator(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Evaluate where the schedule, a milestone or the end of the run says so."""
         step = state.global_step
-        if control.should_training_stop or self.meter.milestone or step in self._schedule(step):
+        if first_says(control.should_training_stop or self.meter.milestone or step in self._schedule(step)):
             self.evaluate(step)
 
     def close(self) -> None:
@@ -121,8 +122,11 @@ class Evaluator(TrainerCallback):
 
     def evaluate(self, step: int, *, base: bool = False) -> None:
         """Evaluate all benchmarks that are due at ``step`` and write their lines; the first rank does it for all."""
-        if not self.meter.is_main:
-            return
+        with first_rank_works():
+            if self.meter.is_main:
+                self._evaluate(step, base=base)
+
+    def _evaluate(self, step: int, *, base: bool) -> None:
         start = time.perf_counter()
         total, rows, regular = ComputeCost(), {}, 0.0
         for name, benchmark in self.benchmarks.items():

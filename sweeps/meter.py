@@ -25,8 +25,8 @@ from scaling import records
 from scaling.cost import ComputeCost
 from scaling.flops import ModelShape
 from sweeps.counting import Counter
+from sweeps.ranks import agree, first_says
 from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints, write_json
-from sweeps.stop import agree
 from sweeps.tracking import Tracker
 
 __all__ = ["Limits", "Meter", "attach"]
@@ -204,19 +204,19 @@ class Meter(TrainerCallback):
             "metrics": metrics,
         }
         passed = [m for m in self.milestones if m.reached(step, self.cost)]
-        self.milestone = agree(bool(passed))
+        self.milestone = first_says(bool(passed))
         self.milestones = [m for m in self.milestones if m not in passed]
-        reason = self.limits.reached(step, self.cost)
-        if reason is None and self.stop_requested():
-            reason = "stop requested"
-        if agree(reason is not None):  # clocks and signals differ between ranks; they leave together
-            reason = reason or "another rank stopped"
+        reached = self.limits.reached(step, self.cost)
+        over = first_says(reached is not None)  # the others' clocks hold the first one's evaluations
+        asked = agree(self.stop_requested())  # a signal reaches each rank at its own moment; they leave together
+        reason = (reached or "budget") if over else "stop requested" if asked else None
+        if reason is not None:
             self.stopped = reason
             control.should_training_stop = True
         if self.snapshots and _log_spaced(step):
             self._snapshot(step)
         on_boundary = step % self.boundary == 0
-        near = self.boundary > 1 and agree(
+        near = self.boundary > 1 and first_says(
             self.limits.reached(step, self.cost, reserve=1.5 * self.boundary) is not None
         )
         if not on_boundary:
@@ -246,6 +246,7 @@ class Meter(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint complete, then delete what is no longer kept."""
         self._flush()
+        agree(True)  # every rank has written its part of the checkpoint
         if not self.is_main:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

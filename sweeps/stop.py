@@ -7,10 +7,9 @@ SIGUSR1 to the ranks of a run with several processes; all leave a grace period i
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 
-__all__ = ["SIGNALS", "agree", "install", "request", "requested"]
+__all__ = ["SIGNALS", "install", "request", "requested"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -20,32 +19,6 @@ _flag = threading.Event()
 def requested() -> bool:
     """Whether this process was asked to save and leave."""
     return _flag.is_set()
-
-
-def agree(mine: bool) -> bool:
-    """Whether any rank says so; every rank must call it at the same step.
-
-    Signals and clocks reach ranks at different moments: without this, one rank leaves and the others wait for it forever.
-    Without several ranks it is ``mine`` itself.
-    """
-    distributed = sys.modules.get("torch.distributed")
-    if (
-        distributed is None
-        or not distributed.is_available()
-        or not distributed.is_initialized()
-        or distributed.get_world_size() == 1
-    ):
-        return mine
-    import torch
-
-    device = (
-        torch.device("cuda", torch.cuda.current_device())
-        if distributed.get_backend() == "nccl"
-        else torch.device("cpu")
-    )
-    flag = torch.tensor(int(mine), device=device)
-    distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
-    return bool(flag.item())
 
 
 def request() -> None:

@@ -50,6 +50,7 @@ def train(config: RunConfig) -> Path:
     from sweeps.models import ScratchModel, load, shape_of
     from sweeps.pretrain import pretrain
     from sweeps.progress import Progress
+    from sweeps.ranks import is_first
     from sweeps.run_dir import RunDirectory, git_commit, ledger_cost
     from sweeps.sft import run_sft
     from sweeps.stop import requested
@@ -64,7 +65,7 @@ def train(config: RunConfig) -> Path:
         torch.set_num_threads(config.cluster.threads)
     accelerator = accelerator_name(config.cluster.accelerator)
     task = build(config.task)
-    directory = RunDirectory(config.run_dir, main=os.environ.get("RANK", "0") == "0")
+    directory = RunDirectory(config.run_dir, main=is_first())
     try:
         # 1. the base model, pretrained here or published
         if isinstance(config.model, ScratchModel):
@@ -118,7 +119,8 @@ def train(config: RunConfig) -> Path:
             max_completion_length=config.grpo.max_completion_length,
             positions=getattr(model.config, "max_position_embeddings", None),
         ):
-            print(note, flush=True)
+            if is_first():
+                print(note, flush=True)
         trainer = build_trainer(
             config, model=model, tokenizer=tokenizer, task=task,
             rows=rows, output_dir=directory.checkpoints,
@@ -158,7 +160,8 @@ def train(config: RunConfig) -> Path:
         )  # fmt: skip
         meter.bind(trainer, shape)
         trainer.remove_callback(PrinterCallback)
-        for callback in (meter, evaluator, Progress(name=record.name, meter=meter, total=limits.steps)):
+        progress = [Progress(name=record.name, meter=meter, total=limits.steps)] if is_first() else []
+        for callback in (meter, evaluator, *progress):
             trainer.add_callback(callback)
 
         # 5. train; say how it ended

@@ -36,6 +36,8 @@ __all__ = ["Slots", "cancel", "refresh", "start", "visible_gpus"]
 POLL = 0.2
 START_SECONDS = 60.0  # a supervisor needs about one
 EXCEPTION = re.compile(r"(\[\w+\]:\s*)?[\w.]*(Error|Exception|Interrupt|Timeout|Missing|UnknownName): \S")
+LOST_PEER = re.compile(r"Connection (closed|reset) by peer|remote process exited|NCCL communicator was aborted")
+KILLED_RANK = re.compile(r"Signal \d+ \((SIG(?!TERM)\w+)\) received by PID")
 LOCKS = "RL_SCALING_DEVICE_LOCKS"
 
 
@@ -285,10 +287,18 @@ def last_words(log: Path) -> str:
 
 
 def last_words_of(text: str) -> str:
-    """The line of a log that says why it ended: the last exception with a message, else the last line with a word."""
+    """The line of a log that says why it ended: the last exception with a message, else the last line with a word.
+
+    Of several ranks the one that failed counts, neither those that lost their peer by it nor the agents that end them.
+    """
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if re.search(r"\w", line)]
-    raised = [line for line in lines[-200:] if EXCEPTION.match(line)]
-    return re.sub(r"^\[\w+\]:\s*", "", raised[-1] if raised else lines[-1])[:300] if lines else ""
+    recent = lines[-600:]  # every rank and every agent adds a traceback
+    raised = [line for line in recent if EXCEPTION.match(line) and not line.startswith("torch.distributed.elastic")]
+    causes = [line for line in raised if not LOST_PEER.search(line)]
+    if not causes and (killed := [m for line in recent if (m := KILLED_RANK.search(line))]):
+        return f"a rank was killed by {killed[0].group(1)} (the kernel kills processes that use up the memory)"
+    found = causes or raised or lines
+    return re.sub(r"^\[\w+\]:\s*", "", found[-1])[:300] if found else ""
 
 
 def main() -> None:

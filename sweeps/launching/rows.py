@@ -154,7 +154,9 @@ def _distinct(budgets: Any) -> list[BudgetConfig]:
 def _labels(groups: list[list[Row]]) -> list[str]:
     """The overrides that vary over the grid, budgets left out; a name wins; made unique by the run id."""
     overrides = [[o for o in group[0].overrides if not o.lstrip("+").startswith("budget")] for group in groups]
-    common = set(overrides[0]).intersection(*overrides) if len(overrides) > 1 else set()
+    common = set(overrides[0]).intersection(
+        *overrides
+    )  # of a single run that is all of them: it needs no telling apart
     out = []
     for group, own in zip(groups, overrides):
         config = group[0].config

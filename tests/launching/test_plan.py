@@ -222,6 +222,11 @@ def test_the_log_line_that_says_why() -> None:
         "E1124 torch elastic failed\ntorch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n=======\nRoot Cause:\n[0]:\n  rank: 1\n=====\n"
     )
     assert last_words_of(torchrun) == "ValueError: the reward is NaN"
+    peers = "[rank0]: RuntimeError: [gloo/pair.cc:553] Connection closed by peer [127.0.0.1]:2777\n"
+    agents = "torch.distributed.elastic.multiprocessing.api.SignalException: Process 26984 got signal: 15\n"
+    assert last_words_of(torchrun + peers + agents) == "ValueError: the reward is NaN"
+    killed = f"{peers}  traceback : Signal 9 (SIGKILL) received by PID 4242\n{agents}"
+    assert last_words_of(killed).startswith("a rank was killed by SIGKILL")
     assert last_words_of("loading\nKilled\n-----\n") == "Killed"
     assert (
         last_words_of("torch.OutOfMemoryError: CUDA out of memory.\n") == "torch.OutOfMemoryError: CUDA out of memory."

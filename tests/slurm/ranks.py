@@ -1,44 +1,40 @@
-"""A run of two real trainer ranks: the real `GRPOTrainer` with the project's meter, each rank one process under torchrun."""
+"""`sweeps.train` itself on several ranks, under what a cluster does to them: an evaluation longer than their patience."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
+from datetime import timedelta
 from typing import Any
+
+PATIENCE = 3.0  # seconds that an ordinary collective waits here; half an hour in production
+EVALUATION = 5.0
 
 
 def train(config: Any) -> None:
-    from transformers import TrainerCallback
+    import torch.distributed as distributed
+    from torch.distributed import distributed_c10d
 
-    from sweeps import stop
-    from sweeps.grpo import build_trainer
-    from sweeps.meter import attach
-    from sweeps.models import load
-    from sweeps.tasks import build
+    from sweeps import evaluator, train
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    task = build(config.task)
-    model, tokenizer = load(config.model, task)
-    trainer = build_trainer(
-        config, model=model, tokenizer=tokenizer, task=task, rows=task.training_rows(n=config.grpo.training_prompts, seed=config.seed),
-        output_dir=config.run_dir / "checkpoints", world_size=world,
-    )  # fmt: skip
+    sample, waited = evaluator.sample, []
+    begin = evaluator.Evaluator.on_train_begin
 
-    class Leave(TrainerCallback):
-        """One rank is asked to stop after step 3; all must leave together."""
+    def impatient(self: Any, *args: Any, **kwargs: Any) -> None:
+        distributed_c10d._set_pg_timeout(timedelta(seconds=PATIENCE), distributed.group.WORLD)
+        begin(self, *args, **kwargs)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if rank == 1 and state.global_step == 3:
-                stop.request()
-            if stop.agree(stop.requested()):
-                control.should_training_stop = True
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        if not waited and not resumed:
+            waited.append(time.sleep(EVALUATION))
+        return sample(*args, **kwargs)
 
-    folder = config.run_dir if rank == 0 else config.run_dir / f"rank{rank}"
-    meter = attach(trainer, run_dir=folder, devices=world)
-    trainer.add_callback(Leave())
-    trainer.train()
-    weights = float(sum(p.double().abs().sum() for p in trainer.model.parameters()))
-    (config.run_dir / f"rank{rank}.json").write_text(
-        json.dumps({"step": trainer.state.global_step, "weights": weights, "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "node": os.environ["SLURMD_NODENAME"],
-                    "rollouts": meter.cost.rollouts})
-    )  # fmt: skip
+    evaluator.sample, evaluator.Evaluator.on_train_begin = slow, impatient
+    resumed, started = (config.run_dir / "checkpoints").exists(), time.monotonic()
+    train.train(config)
+    rank = os.environ["RANK"]
+    out = config.run_dir / f"rank{rank}.{os.environ['SLURM_JOB_ID']}.json"
+    out.write_text(
+        json.dumps({"rank": rank, "seconds": time.monotonic() - started, "node": os.environ["SLURMD_NODENAME"]})
+    )

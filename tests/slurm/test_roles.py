@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from scaling import load_runs
+from scaling.flops import ModelShape, generation_flops, training_flops
 from tests.launching.running import Shell, jobs, record, run_dirs, steps, until
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import SETTINGS
@@ -37,6 +41,26 @@ def folder(tmp_path: Path) -> Path:
 def served(cluster: Cluster, tmp_path: Path, **env: str) -> Shell:
     command = {"RL_SCALING_VLLM_SERVER": f"{sys.executable} -m tests.slurm.server", "HF_HUB_OFFLINE": "1"}
     return Shell(tmp_path / "runs", env={**cluster.env, **command, **env}, overrides=SETTINGS)
+
+
+def reported(run: Path) -> list[int]:
+    """Steps with metrics: what the trainer did, without lines of pure cost."""
+    return [json.loads(x)["step"] for x in (run / "steps.jsonl").read_text().splitlines() if '"metrics"' in x]
+
+
+def rank_pid(run_id: str, *, rank: int) -> int | None:
+    """Process of one rank of a run."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = (
+                f"{run_id}.json" in (process / "cmdline").read_text()
+                and "distributed.run" not in (process / "cmdline").read_text()
+            )
+            if mine and f"\0RANK={rank}\0" in (process / "environ").read_text():
+                return int(process.name)
+        except OSError:
+            continue
+    return None
 
 
 def test_ranks_and_server_on_three_nodes_are_preempted_and_continue(
@@ -74,22 +98,56 @@ def test_a_server_that_dies_fails_its_run_with_the_reason(cluster: Cluster, tmp_
 
 
 @pytest.mark.train
-def test_two_real_ranks_of_grpo_leave_together(cluster: Cluster, tmp_path: Path) -> None:
+def test_two_real_ranks_lose_one_resume_and_stop_at_the_budget_together(cluster: Cluster, tmp_path: Path) -> None:
     shell = Shell(
         tmp_path / "runs", env={**cluster.env, "RL_SCALING_TRAIN": "tests.slurm.ranks:train"}, overrides=SETTINGS
     )
-    shell.train(
-        "sweep=r", "model=scratch_16", "grpo.prompts_per_step=4", "grpo.group_size=4", "grpo.training_prompts=64", "cluster.nodes=2",
-        "cluster.gpus_per_node=1", "budget.steps=8", timeout=400,
+    arguments = (
+        f"bases_dir={tmp_path / 'bases'}", "sweep=r", "model=scratch_16", "pretrain.steps=20", "grpo.prompts_per_step=4", "grpo.group_size=4",
+        "grpo.training_prompts=64", "cluster.nodes=2", "cluster.gpus_per_node=1", "eval.early=[0]", "eval.every=100000", "eval.best_decoding_k=0",
+        "checkpoint.every=2", "tracking=disabled",
     )  # fmt: skip
-    (run,) = run_dirs(shell.runs / "r")
-    ranks = [json.loads((run / f"rank{i}.json").read_text()) for i in range(2)]
-    assert [r["step"] for r in ranks] == [3, 3] and len({r["node"] for r in ranks}) == 2
-    assert ranks[0]["weights"] == ranks[1]["weights"], "gradients were averaged"
-    lines = [json.loads(x) for x in (run / "steps.jsonl").read_text().splitlines() if json.loads(x).get("metrics")]
-    assert [x["step"] for x in lines] == [1, 2, 3] and {x["cost"]["rollouts"] for x in lines} == {16}, (
-        "both ranks' rollouts, once"
+    launched = shell.start(*arguments, "budget.steps=100000")
+    (run,) = until(lambda: [d for d in run_dirs(shell.runs / "r") if len(reported(d)) > 4], seconds=240)
+    os.kill(until(lambda: rank_pid(run.name, rank=1)), signal.SIGKILL)
+    text = launched.communicate(timeout=120)[0]
+    assert (
+        launched.returncode == 1
+        and "1 of 1 runs did not finish" in text
+        and "failed: a rank was killed by SIGKILL" in text
+    ), text
+    (job,) = jobs(shell.runs / "r")
+    until(lambda: cluster.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", job["job_id"]).split() == ["FAILED"])
+    saved = max(
+        step
+        for step in reported(run)
+        if step % 2 == 0 and (run / "checkpoints" / f"checkpoint-{step}" / "ledger.json").is_file()
     )
+
+    hours = float(load_runs(run).runs["gpu_hours"].iloc[0])
+    shell.train(*arguments, "budget=none", f"budget.gpu_hours={hours + 2 * 0.5 / 3600}", timeout=300)
+    segments = record(run)["segments"]
+    assert record(run)["status"] == "finished" and segments[1]["resumed_from"] == saved
+    assert "GPU-hours" in segments[1]["stopped"], "one clock decides for both ranks"
+    lines = [json.loads(x) for x in (run / "steps.jsonl").read_text().splitlines()]
+    steps_of = [[x for x in lines if x["segment"] == n and x.get("metrics")] for n in (0, 1)]
+    assert [x["step"] for x in steps_of[1]] == list(range(saved + 1, segments[1]["final_step"] + 1)), "from one rank"
+    trained = [x for part in steps_of for x in part]
+    assert {x["cost"]["rollouts"] for x in trained} == {4 * 4}, "prompts a step x group size, over both ranks, once"
+    width = 2 * record(run)["config"]["task"]["operands_max"]
+    assert {x["cost"]["prompt_tokens"] for x in trained} == {16 * width}
+    for x in trained:
+        assert x["cost"]["completion_tokens"] == pytest.approx(16 * x["metrics"]["completion_length"])
+        assert min(40, 3 * x["step"]) <= x["metrics"]["unique_prompts"] <= min(64, 4 * x["step"]), (
+            "of both ranks: one alone sees 2 a step"
+        )
+    shape = ModelShape(**record(run)["model"]["shape"])
+    for x in trained[:3]:
+        mean = x["metrics"]["completion_length"]
+        assert x["cost"]["training_flops"] == pytest.approx(16 * training_flops(shape, width, mean), rel=0.02)
+        assert x["cost"]["generation_flops"] == pytest.approx(16 * generation_flops(shape, width, mean), rel=0.02)
+    ranks = [json.loads(p.read_text()) for p in sorted(run.glob("rank*.json"))]
+    assert [r["rank"] for r in ranks] == ["0", "1"] and len({r["node"] for r in ranks}) == 2
     assert record(run)["devices"] == 2
 
 

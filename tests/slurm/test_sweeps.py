@@ -21,8 +21,10 @@ def test_array_of_twelve_with_two_failing_then_a_grown_grid(shell: Shell, cluste
     found = jobs(sweep)
     assert len({j["job_id"].partition("_")[0] for j in found}) == 1, "one array"
     assert all(j["log"] in out for j in found if j["returncode"])
-    states = cluster.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", found[0]["job_id"].partition("_")[0]).split()
-    assert sorted(states) == ["COMPLETED"] * 10 + ["FAILED"] * 2
+    array = ("sacct", "-X", "-n", "-P", "-o", "State", "-j", found[0]["job_id"].partition("_")[0])
+    until(  # the accounts follow a moment later
+        lambda: sorted(cluster.run(*array).split()) == ["COMPLETED"] * 10 + ["FAILED"] * 2, what="Slurm's states"
+    )
     out = shell.train("sweep=s", "seed=range(13)", "budget.steps=10")
     assert "1 to start, 2 to resume, 10 finished before" in out
     assert {record(d)["status"] for d in run_dirs(sweep)} == {"finished"} and len(run_dirs(sweep)) == 13
