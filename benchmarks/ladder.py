@@ -74,7 +74,9 @@ def cpu_plan() -> Iterator[Job]:
                 yield Job("elicitation", "chain_elicitation", model, steps, seed, 90, eval_every=10)
     for seed in range(3):
         for slip in (0.0, 0.4):
-            yield Job("slips", "chain_elicitation", "scratch_48", 300, seed, 90, ("grpo",), slip_rate=slip, eval_every=10)
+            yield Job(
+                "slips", "chain_elicitation", "scratch_48", 300, seed, 90, ("grpo",), slip_rate=slip, eval_every=10
+            )
 
 
 def gpu_plan() -> Iterator[Job]:
@@ -189,7 +191,11 @@ def do(job: Job, work: Path) -> str:
             continue
         budget, params = done["grpo"]["flops"], base.parameters
         width = task.prompt_width + done["base"]["completion_length"]
-        more = {"prompts": max(256, int(SAMPLING_SHARE * budget / (2 * params * width) / 8)), "samples": 8, "sampling_batch": 8192}
+        more = {
+            "prompts": max(256, int(SAMPLING_SHARE * budget / (2 * params * width) / 8)),
+            "samples": 8,
+            "sampling_batch": 8192,
+        }
         tried = []
         for factor in RATE_FACTORS[arm]:
             sft = SftConfig(kind=arm, flops=budget, batch=256, learning_rate=factor * config.grpo.learning_rate,
@@ -256,7 +262,9 @@ def collect(args: argparse.Namespace) -> None:
         getattr(table, name).to_parquet(out / f"{name}.parquet", compression="zstd", index=False)
     arms = pd.DataFrame(_lines(work / "arms.jsonl")).drop_duplicates(["key", "arm"], keep="last")
     arms.sort_values(["piece", "key", "arm"]).to_csv(out / "arms.csv", index=False, float_format="%.6g")
-    print(f"{len(table.runs)} runs, {len(arms)} arms -> {out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
+    print(
+        f"{len(table.runs)} runs, {len(arms)} arms -> {out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB"
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -129,7 +129,7 @@ def take_turns(trainers: Sequence[Any], clock: Callable[[], float]) -> list[list
             acquire(i)
             trainers[i].train()
             release(i, ended=True)
-        except Exception as error:  # noqa: BLE001 - handed to the caller below
+        except Exception as error:  # handed to the caller below
             with turn:
                 failed.append(error)
                 turn.notify_all()
@@ -179,14 +179,15 @@ def _random_state() -> tuple[Any, ...]:
     import torch
 
     device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
+    # the legacy global generator: libraries below may draw from it
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device  # noqa: NPY002
 
 
 def _set_random_state(state: tuple[Any, ...]) -> None:
     import torch
 
     random.setstate(state[0])
-    np.random.set_state(state[1])
+    np.random.set_state(state[1])  # noqa: NPY002
     torch.set_rng_state(state[2])
     if state[3] is not None:
         torch.cuda.set_rng_state(state[3])
@@ -223,7 +224,7 @@ def main() -> None:
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE", help="of the run; may be repeated"
     )
-    parser.add_argument("--model", default="scratch_48")
+    parser.add_argument("--model", default="scratch_96")
     parser.add_argument("--out", type=Path, help="write every step's seconds here, as JSON")
     parser.add_argument("--pair", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -239,6 +240,8 @@ def main() -> None:
 
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "offline", "WANDB_SILENT": "true",
+        # one heap that keeps its pages: with a heap a thread, one trainer may fault pages in anew every step, the other not
+        "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "33554432",
     }  # fmt: skip
     overheads, pairs = [], []
     with tempfile.TemporaryDirectory() as tmp:
