@@ -1,20 +1,24 @@
-"""Evaluation after the fact: sample kept checkpoints of finished runs on any benchmark, append to the runs' records.
+"""Evaluation after the fact: sample kept checkpoints on any benchmark, append to the runs' records.
 
     python -m sweeps.evaluate runs/ladder checkpoints=log8 benchmarks=held_out k=64
     python -m sweeps.evaluate runs/ladder/1f00c0ffee checkpoints=last benchmarks=math500,aime24 k=256 temperature=0.6
+    python -m sweeps.evaluate runs/ladder checkpoints=log8 k=256 cluster=slurm cluster.slurm.partition=gpu launch.dry_run=true
 
-Each line carries the checkpoint's own step and cumulative cost, so it lies where it belongs on every curve; what the
-evaluation costs is added to the run's evaluation account. What is there already, with the same settings, is not sampled
-again, so an interrupted evaluation continues.
+A multirun of its own, a job a run: worker processes on this machine, or on the cluster that `cluster=` names. Each line
+carries the checkpoint's own step and cumulative cost, so it lies where it belongs on every curve; what the evaluation
+costs is added to the run's evaluation account. What is there already, with the same settings, is not sampled again: the
+same command continues an interrupted evaluation, and a run that is being trained is refused.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,14 @@ from pydantic import Field, ValidationError
 
 from scaling import records
 from scaling.errors import ConfigError, ScalingError
+from scaling.flops import ModelShape
 from scaling.runs import find_runs
 from sweeps.config import RunConfig, conf_dir
-from sweeps.run_dir import RunDirectory, complete_checkpoints
+from sweeps.run_dir import RunDirectory, complete_checkpoints, write_json
 from sweeps.schema import Strict
+from sweeps.stop import requested
 
-__all__ = ["AfterTheFact", "evaluate_run", "main", "pick"]
+__all__ = ["AfterTheFact", "evaluate_job", "evaluate_run", "kept_weights", "main", "missing", "pick"]
 
 
 class AfterTheFact(Strict):
@@ -83,83 +89,161 @@ def kept_weights(run: Path) -> dict[int, tuple[Path, dict[str, float]]]:
     return out
 
 
-def evaluate_run(run: Path, settings: AfterTheFact) -> int:
-    """Evaluate one run; returns how many evaluations were added.
+class OpenModel:
+    """A kept checkpoint, ready to be sampled; the launcher's tests put something light in its place."""
+
+    def __init__(self, record: records.RunRecord, path: Path) -> None:
+        import torch
+        import transformers
+
+        from sweeps.models import load
+        from sweeps.tasks import build
+
+        transformers.utils.logging.disable_progress_bar()
+        config = RunConfig.model_validate(dict(record.config))
+        self.shape = ModelShape(**record.model["shape"])
+        self.model: Any
+        self.model, self.tokenizer = load(config.model, build(config.task), path=path)
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def sample(self, task: Any, benchmark: Any, settings: AfterTheFact, *, step: int) -> Any:
+        """Completions of a benchmark with their success counts and cost (`sweeps.evaluation.Sampled`)."""
+        from sweeps.evaluation import sample
+
+        return sample(
+            self.model, self.tokenizer, task, benchmark, shape=self.shape, k=settings.k, temperature=settings.temperature or None,
+            max_completion_length=settings.max_completion_length or None, problems=settings.problems or None,
+            batch=settings.batch, seed=settings.seed * 1_000_003 + step,
+        )  # fmt: skip
+
+
+def recorded_config(run: Path) -> RunConfig:
+    """The configuration a run was trained with.
+
+    Raises:
+        ConfigError: it is not one of this version.
+    """
+    try:
+        return RunConfig.model_validate(dict(records.read_run(run).config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{run / records.RUN}: config.{'.'.join(map(str, first['loc']))}: {first['msg']}; only runs of this project's own trainer and version can be evaluated"
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """What a run's records lack of an evaluation.
+
+    Attributes:
+        steps: checkpoints that were chosen.
+        benchmarks: task and benchmark by name.
+        lines: step and benchmark name of each line to add.
+    """
+
+    steps: Sequence[int]
+    benchmarks: Mapping[str, tuple[Any, Any]]
+    lines: Sequence[tuple[int, str]]
+
+
+def missing(run: Path, settings: AfterTheFact) -> Missing:
+    """What is to be sampled: lines with the same settings that are there already are not.
+
+    Raises:
+        ConfigError: the run keeps no weights, or a benchmark is not known.
+    """
+    weights = kept_weights(run)
+    if not weights:
+        raise ConfigError(f"{run} keeps no weights: train with checkpoint.snapshots=log to keep some for evaluation")
+    chosen = _benchmarks(recorded_config(run), tuple(settings.benchmarks))
+    there = {_key(row) for row, _ in records.read_lines(run / records.EVALS)[0]}
+    steps = pick(list(weights), settings.checkpoints)
+    lines = [
+        (step, name)
+        for step in steps
+        for name, (_, benchmark) in chosen.items()
+        if _key(_line(settings, name, step, 0, {}, _problems(benchmark, settings))) not in there
+    ]
+    return Missing(steps=steps, benchmarks=chosen, lines=lines)
+
+
+def evaluate_run(
+    run: Path, settings: AfterTheFact, *, open_model: Callable[..., Any] = OpenModel,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> int:  # fmt: skip
+    """Evaluate one run in this process; returns how many evaluations were added. A stop request ends it between two.
+
+    Args:
+        run: its directory.
+        settings: which checkpoints, which benchmarks, how many samples.
+        open_model: opens a checkpoint.
+        report: called with the evaluations done and to do.
 
     Raises:
         ConfigError: the run keeps no weights, or a benchmark is not known.
         RecordError: the run is being written by another process.
     """
-    import torch
-
-    from sweeps.models import load, shape_of
-    from sweeps.tasks import build
-
     record = records.read_run(run)
-    config = RunConfig.model_validate(dict(record.config))
-    weights = kept_weights(run)
-    if not weights:
-        raise ConfigError(f"{run} keeps no weights: train with checkpoint.snapshots=log to keep some for evaluation")
-    own = build(config.task)
-    todo = _benchmarks(own, settings.benchmarks)
-    shape = shape_of(config.model, own)
     directory = RunDirectory(run)
-    added = 0
+    done = 0
     try:
-        there = {_key(row) for row, _ in records.read_lines(run / records.EVALS)[0]}
-        segment = max(0, len(record.segments) - 1)
+        todo = missing(run, settings)
+        weights, segment = kept_weights(run), max(0, len(record.segments) - 1)
+        report(0, len(todo.lines))
         with records.Appender(run / records.EVALS) as evals, records.Appender(run / records.STEPS) as steps:
-            for step in pick(list(weights), settings.checkpoints):
+            opened, model = -1, None
+            for step, name in todo.lines:
+                if requested():
+                    break
                 path, cost = weights[step]
-                lines = [_line(settings, name, step, segment, cost) for name in todo]
-                if all(_key(line) in there for line in lines):
-                    continue
-                model: Any
-                model, tokenizer = load(config.model, own, path=path)
-                model.to("cuda" if torch.cuda.is_available() else "cpu")
-                for line, (task, benchmark) in zip(lines, todo.values()):
-                    if _key(line) in there:
-                        continue
-                    added += 1
-                    _sample_into(line, evals, steps, settings, model, tokenizer, task, benchmark, shape)
+                if step != opened:
+                    opened, model = step, open_model(record, path)
+                task, benchmark = todo.benchmarks[name]
+                assert model is not None
+                sampled = model.sample(task, benchmark, settings, step=step)
+                line = _line(settings, name, step, segment, cost, len(sampled.successes))
+                evals.write({
+                    **line, "time": round(time.time(), 3), "successes": sampled.successes, "completion_length": sampled.mean_length,
+                    "truncation_rate": sampled.truncation_rate, "guess_rate": benchmark.guess_rate,
+                })  # fmt: skip
+                steps.write({"segment": segment, "step": step, "cost": sampled.cost.to_dict()})
+                done += 1
+                report(done, len(todo.lines))
+                print(
+                    f"step {step}: {name} pass@1 {sampled.accuracy:.3f} with k={settings.k} "
+                    f"(a blind guess: {benchmark.guess_rate:.3f})",
+                    flush=True,
+                )
     finally:
         directory.release()
-    return added
+    return done
 
 
-def _sample_into(
-    line: dict[str, Any],
-    evals: Any,
-    steps: Any,
-    settings: AfterTheFact,
-    model: Any,
-    tokenizer: Any,
-    task: Any,
-    benchmark: Any,
-    shape: Any,
-) -> None:
-    from sweeps.evaluation import sample
+def evaluate_job(config: RunConfig, order: Mapping[str, Any], *, open_model: Callable[..., Any] = OpenModel) -> bool:
+    """One run of a multirun, as the worker starts it; whether it is complete.
 
-    sampled = sample(
-        model, tokenizer, task, benchmark, shape=shape, k=settings.k, temperature=settings.temperature or None,
-        max_completion_length=settings.max_completion_length or None, problems=settings.problems or None,
-        batch=settings.batch, seed=settings.seed * 1_000_003 + line["step"],
-    )  # fmt: skip
-    evals.write({
-        **line, "time": round(time.time(), 3), "successes": sampled.successes, "completion_length": sampled.mean_length,
-        "truncation_rate": sampled.truncation_rate, "guess_rate": benchmark.guess_rate,
-    })  # fmt: skip
-    steps.write({"segment": line["segment"], "step": line["step"], "cost": sampled.cost.to_dict()})
-    print(
-        f"  step {line['step']}: {line['benchmark']} pass@1 {sampled.accuracy:.3f} with k={settings.k} "
-        f"(a blind guess: {benchmark.guess_rate:.3f})",
-        flush=True,
-    )
+    Args:
+        config: where and with how many threads.
+        order: ``run``, ``settings``, and ``progress``, the file that the display reads.
+        open_model: opens a checkpoint.
+    """
+    run, settings = Path(order["run"]), AfterTheFact.model_validate(order["settings"])
+
+    def report(done: int, total: int) -> None:
+        Path(order["progress"]).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(order["progress"]), {"stage": "evaluation", "step": done, "total": total, "time": time.time()})
+
+    added = evaluate_run(run, settings, open_model=open_model, report=report)
+    print(f"{run}: {added} evaluations added", flush=True)
+    return not missing(run, settings).lines
 
 
-def _line(settings: AfterTheFact, name: str, step: int, segment: int, cost: dict[str, float]) -> dict[str, Any]:
+def _line(
+    settings: AfterTheFact, name: str, step: int, segment: int, cost: Mapping[str, float], problems: int
+) -> dict[str, Any]:
     return {
-        "segment": segment, "step": step, "cost": cost, "benchmark": name, "k": settings.k,
+        "segment": segment, "step": step, "cost": dict(cost), "benchmark": name, "k": settings.k, "successes": [0] * problems,
         "sampling": {
             "decoding": "sampled" if settings.temperature else "greedy", "temperature": settings.temperature, "top_p": 1.0,
             "seed": settings.seed, "max_completion_length": settings.max_completion_length, "after_the_fact": True,
@@ -167,16 +251,31 @@ def _line(settings: AfterTheFact, name: str, step: int, segment: int, cost: dict
     }  # fmt: skip
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+def _problems(benchmark: Any, settings: AfterTheFact) -> int:
+    return min(settings.problems or len(benchmark.prompts), len(benchmark.prompts))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     sampling = row.get("sampling") or {}
     return (
         row.get("step"), row.get("benchmark"), row.get("k"), sampling.get("decoding", "sampled"), sampling.get("temperature"),
-        bool(sampling.get("after_the_fact")), sampling.get("seed"), sampling.get("max_completion_length"),
+        bool(sampling.get("after_the_fact")), sampling.get("seed"), sampling.get("max_completion_length"), len(row.get("successes") or ()),
     )  # fmt: skip
 
 
-def _benchmarks(own: Any, names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+def _benchmarks(config: RunConfig, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Benchmarks by name: the run's own, or those of a task config."""
+    return _named(config.task.model_dump_json(), names)
+
+
+@functools.cache
+def _named(task_json: str, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    """The same, built once for all runs of a task."""
+    from pydantic import TypeAdapter
+
+    from sweeps.tasks import TaskConfig, build
+
+    own = build(TypeAdapter(TaskConfig).validate_json(task_json))
     known = own.benchmarks()
     if not names:
         return {name: (own, benchmark) for name, benchmark in known.items()}
@@ -191,30 +290,37 @@ def _benchmarks(own: Any, names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
             raise ConfigError(
                 f"benchmarks: {name!r} is neither a benchmark of the run's task nor a task config; known: {', '.join(options)}"
             )
-        task = _task(name)
+        task = build(_composed((f"task={name}",)).task)
         for key, benchmark in task.benchmarks().items():
             out[name if len(task.benchmarks()) == 1 else f"{name}/{key}"] = (task, benchmark)
     return out
 
 
-def _task(name: str) -> Any:
-    """The task that ``conf/task/<name>.yaml`` describes."""
+def _composed(overrides: Sequence[str]) -> RunConfig:
+    """What ``conf/`` says with these overrides."""
     from hydra import compose, initialize_config_dir
-    from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
-    Plugins.instance()
-    import hydra_plugins.rl_scaling_launcher  # noqa: F401
+    from hydra_plugins.rl_scaling_launcher import register
     from sweeps.config import resolve
-    from sweeps.tasks import build
 
+    register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        body: Any = OmegaConf.to_container(compose("config", overrides=[f"task={name}"]), resolve=True)
-    return build(resolve(body).task)
+        body: Any = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+    return resolve(body)
 
 
-def parse(arguments: Sequence[str]) -> tuple[list[Path], AfterTheFact]:
-    """Paths and ``key=value`` settings of the command line.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A command line: runs or sweeps, what to sample, and overrides of the groups ``cluster`` and ``launch``."""
+
+    paths: Sequence[Path]
+    settings: AfterTheFact
+    overrides: Sequence[str]
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Take a command line apart.
 
     Raises:
         ConfigError: a key is not known or a value is of the wrong type; one line each.
@@ -222,21 +328,26 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], AfterTheFact]:
     paths = [Path(a) for a in arguments if "=" not in a]
     if not paths:
         raise ConfigError("name at least one run or sweep folder: python -m sweeps.evaluate runs/demo checkpoints=last")
+    pairs = [a for a in arguments if "=" in a]
+    overrides = [a for a in pairs if a.lstrip("+").partition("=")[0].partition(".")[0] in ("cluster", "launch")]
     body: dict[str, Any] = {}
-    for key, _, text in (a.partition("=") for a in arguments if "=" in a):
+    for key, _, text in (a.partition("=") for a in pairs if a not in overrides):
         if key == "benchmarks":
-            body[key] = [part for part in text.strip("[]").split(",") if part]
+            body[key] = [part.strip() for part in text.strip("[]").split(",") if part.strip()]
         else:
             try:
                 body[key] = json.loads(text)
             except json.JSONDecodeError:
                 body[key] = text
     try:
-        return paths, AfterTheFact.model_validate(body)
+        return Request(paths=paths, settings=AfterTheFact.model_validate(body), overrides=overrides)
     except ValidationError as error:
         allowed = ", ".join(AfterTheFact.model_fields)
         raise ConfigError(
-            "\n".join(f"{e['loc'][0]}: {e['msg']}; settings are {allowed}" for e in error.errors())
+            "\n".join(
+                f"{e['loc'][0]}: {e['msg']}; settings are {allowed}, and those of cluster and launch"
+                for e in error.errors()
+            )
         ) from error
 
 
@@ -247,19 +358,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__doc__)
         for name, field in AfterTheFact.model_fields.items():
             print(f"  {name}={field.default!r:8}  {field.description or ''}")
+        print("  cluster=local|slurm|ray, cluster.*, launch.*: as for python -m sweeps.train -m")
         return 0
-    import transformers
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    transformers.utils.logging.disable_progress_bar()
+    from sweeps.launch import Interrupted
+    from sweeps.launch_evaluations import launch_evaluations
+    from sweeps.train import one_line_each
+
     try:
-        paths, settings = parse(arguments)
-        runs = [run for path in paths for run in find_runs(path)]
-        for i, run in enumerate(runs, start=1):
-            print(f"[{i}/{len(runs)}] {run}", flush=True)
-            added = evaluate_run(run, settings)
-            print(f"  {added} evaluations added", flush=True)
-    except ScalingError as error:
-        sys.exit(f"error: {error}")
+        request = parse(arguments)
+        runs = list(dict.fromkeys(run for path in request.paths for run in find_runs(path)))
+        launch_evaluations(runs, request.settings, _composed(request.overrides))
+    except Interrupted as interrupted:
+        print(interrupted, flush=True)
+        return 130
+    except (ScalingError, HydraException, OmegaConfBaseException) as error:
+        sys.exit("\n".join(f"error: {line}" for line in one_line_each(error)))
     return 0
 
 

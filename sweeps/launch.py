@@ -5,7 +5,6 @@ rows -> resolve_rows (all errors first) -> merge ("27 rows, 9 runs") -> manifest
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,15 @@ from typing import Any
 
 from scaling import records
 from scaling.errors import ConfigError, RecordError, ScalingError
-from sweeps.config import BudgetConfig, RunConfig
+from sweeps.config import RunConfig
 from sweeps.launching import engines, snapshot
 from sweeps.launching.display import watch
-from sweeps.launching.jobs import Job, Notes, write_json
+from sweeps.launching.jobs import Job, Notes, read_config, write_json
 from sweeps.launching.manifest import build_manifest, render, write_manifest
-from sweeps.launching.rows import PlannedRun, covers, merge, resolve_rows
-from sweeps.launching.status import DONE, RunState, read_state
+from sweeps.launching.rows import PlannedRun, merge, resolve_rows
+from sweeps.launching.status import RunState, read_json, read_state
 
-__all__ = ["Interrupted", "SweepFailed", "is_done", "launch", "start_runs"]
+__all__ = ["Interrupted", "SweepFailed", "advice", "launch", "start_runs", "watch_runs"]
 
 POLL = {"local": 0.5, "slurm": 3.0, "ray": 3.0}  # seconds between looks at a scheduler that others share
 
@@ -66,7 +65,7 @@ def launch(composed: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, first
     notes = Notes(sweep_dir)
     start_runs(notes, runs)
     if not settings.wait:
-        print(f"launched, not waiting\n{_help(sweep_dir)}", flush=True)
+        print(f"launched, not waiting\n{advice(sweep_dir)}", flush=True)
         return [None] * len(rows)
     states = watch_runs(notes, runs)
     scores = {state.run_id: state.score for state in states}
@@ -84,7 +83,7 @@ def watch_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
         states = watch(lambda: read_states(notes, runs), poll=POLL[runs[0].config.cluster.engine])
     except KeyboardInterrupt:
         raise Interrupted(
-            f"\nstopped watching; the runs go on\n{_help(notes.sweep_dir)}\n  watch again:   the same command"
+            f"\nstopped watching; the runs go on\n{advice(notes.sweep_dir)}\n  watch again:   the same command"
         ) from None
     _report_failures(states, notes.sweep_dir)
     return states
@@ -95,7 +94,11 @@ def planned_from_notes(notes: Notes, state: RunState) -> PlannedRun | None:
     path = notes.config_path(state.run_id)
     if not path.is_file():
         return None
-    config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    config, order = read_config(path), read_json(path).get("evaluate")
+    if order is not None:
+        from sweeps.launch_evaluations import PlannedEvaluation
+
+        return PlannedEvaluation(rows=(), overrides=(), label=state.label, config=config, order=order)
     return PlannedRun(rows=(), overrides=(), label=state.label, config=config)
 
 
@@ -137,11 +140,11 @@ def start_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
             state = states[run.run_id]
             if state.active:
                 counts["already queued or running"] += 1
-            elif is_done(run.config):
+            elif run.done:
                 counts["finished before"] += 1
             else:
                 todo.append(run)
-                known = records.is_run(run.config.run_dir)
+                known = records.is_run(run.run_dir)
                 counts["to extend" if state.state == "finished" else "to resume" if known else "to start"] += 1
         print(", ".join(f"{n} {what}" for what, n in counts.items() if n), flush=True)
         if todo:
@@ -154,24 +157,7 @@ def start_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 def read_states(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
     """The state of each run, now."""
     jobs = engines.refresh(notes)
-    return [
-        read_state(run.config.run_dir, run_id=run.run_id, label=run.label, job=jobs.get(run.run_id)) for run in runs
-    ]
-
-
-def is_done(config: RunConfig) -> bool:
-    """Whether a run has reached the budget that is asked for: by its status, else by its ledger."""
-    from scaling.runs import load_runs
-
-    if not records.is_run(config.run_dir):
-        return False
-    record = records.read_run(config.run_dir)
-    body = record.config.get("budget")
-    recorded = BudgetConfig.model_validate(dict(body)) if isinstance(body, Mapping) else None
-    if record.status in DONE and recorded is not None and covers(recorded, config.budget):
-        return True
-    used = load_runs(config.run_dir).runs.iloc[0].to_dict()
-    return any(_used(used, name) >= limit for name, limit in config.budget.limits().items())
+    return [read_state(run.run_dir, run_id=run.run_id, label=run.label, job=jobs.get(run.run_id)) for run in runs]
 
 
 def _submit(notes: Notes, runs: Sequence[PlannedRun], *, active: int) -> None:
@@ -190,7 +176,7 @@ def _submit(notes: Notes, runs: Sequence[PlannedRun], *, active: int) -> None:
     for order, run in enumerate(runs):
         config = _for_worker(run.config, shared=shared)
         path = notes.config_path(run.run_id)
-        write_json(path, json.loads(config.model_dump_json()))
+        write_json(path, run.body(config))
         previous = notes.read(run.run_id)
         configs[run.run_id] = config
         jobs.append(
@@ -234,7 +220,7 @@ def _warn_of_other_code(runs: Sequence[PlannedRun], commit: str) -> None:
     other: dict[str, int] = {}
     for run in runs:
         try:
-            segments = records.read_run(run.config.run_dir).segments
+            segments = records.read_run(run.run_dir).segments
         except RecordError:
             continue
         before = segments[-1].get("git_commit") if segments else None
@@ -269,14 +255,6 @@ def _check_caches(config: RunConfig) -> None:
         )
 
 
-def _used(row: Mapping[str, Any], name: str) -> float:
-    if name == "pretraining_flops_ratio":
-        return row["total_flops"] / row["pretraining_flops"] if row["pretraining_flops"] > 0 else 0.0
-    if name == "pretraining_gpu_hours_ratio":
-        return row["gpu_hours"] / row["pretraining_gpu_hours"] if row["pretraining_gpu_hours"] > 0 else 0.0
-    return float(row[{"flops": "total_flops"}.get(name, name)])
-
-
 def _sweep_dir(runs: Sequence[PlannedRun]) -> Path:
     """The grid's folder; what concerns the launch as a whole must be one for all rows."""
     folders = sorted({str(run.config.run_dir.parent) for run in runs})
@@ -289,7 +267,8 @@ def _sweep_dir(runs: Sequence[PlannedRun]) -> Path:
     return Path(folders[0])
 
 
-def _help(sweep_dir: Path) -> str:
+def advice(sweep_dir: Path) -> str:
+    """How to see and cancel what was launched."""
     return f"  see them:      rl-scaling sweep status {sweep_dir}\n  cancel them:   rl-scaling sweep cancel {sweep_dir}"
 
 

@@ -21,7 +21,7 @@ from scaling.cost import ComputeCost
 from scaling.errors import RecordError
 from scaling.records import RunRecord
 
-__all__ = ["LEDGER", "RunDirectory", "complete_checkpoints", "git_commit", "write_json"]
+__all__ = ["LEDGER", "RunDirectory", "complete_checkpoints", "git_commit", "holder", "write_json"]
 
 LEDGER = "ledger.json"  # written last into a checkpoint: its presence says that the checkpoint is complete
 
@@ -51,16 +51,9 @@ class RunDirectory:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise RecordError(
-                f"run directory {path} is in use by {self._holder()}; wait for it, or stop it first"
+                f"run directory {path} is in use by {holder(path)}; wait for it, or stop it first"
             ) from error
         write_json(path / f"{records.LOCK}.holder", {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()})
-
-    def _holder(self) -> str:
-        try:
-            holder = json.loads((self.path / f"{records.LOCK}.holder").read_text())
-            return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (OSError, ValueError, KeyError):
-            return "another process"
 
     @property
     def checkpoints(self) -> Path:
@@ -139,6 +132,15 @@ class RunDirectory:
         """Let the directory go."""
         if self._lock is not None:
             self._lock.release()
+
+
+def holder(path: Path) -> str:
+    """Who holds a run directory, in words."""
+    try:
+        body = json.loads((path / f"{records.LOCK}.holder").read_text())
+        return f"process {body['pid']} on {body['host']} since {body['since']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
 
 
 def complete_checkpoints(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

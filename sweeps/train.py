@@ -18,7 +18,7 @@ from scaling.errors import ConfigError, ScalingError
 from scaling.records import RunRecord
 from sweeps.config import RunConfig, conf_dir, resolve
 
-__all__ = ["main", "train"]
+__all__ = ["main", "one_line_each", "train"]
 
 
 def train(config: RunConfig) -> Path:
@@ -217,10 +217,10 @@ def main() -> None:
     try:
         run()
     except (ScalingError, HydraException, OmegaConfBaseException) as error:
-        sys.exit("\n".join(f"error: {line}" for line in _lines(error)))
+        sys.exit("\n".join(f"error: {line}" for line in one_line_each(error)))
 
 
-def _lines(error: Exception) -> list[str]:
+def one_line_each(error: Exception) -> list[str]:
     """One line an error; Hydra's advice to force an unknown key with ``+`` is replaced by what is allowed."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("full_key")]
     if isinstance(error, ScalingError):

@@ -1,6 +1,6 @@
 """One run in this process: ``python -m sweeps.worker CONFIG.json``, as every engine starts it.
 
-The file is a resolved configuration. Threads are set before torch is imported, SIGTERM and SIGUSR2 ask for a checkpoint
+The file is a resolved configuration; with a key ``evaluate`` it asks for an evaluation after the fact (`sweeps.evaluate`). Threads are set before torch is imported, SIGTERM and SIGUSR2 ask for a checkpoint
 and a stop, the last lines of a failure's log are its traceback, and the exit code says what became of the run.
 """
 
@@ -23,6 +23,8 @@ INTERRUPTED = 75
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 TRAIN = "RL_SCALING_TRAIN"
 """``module:function`` that replaces `sweeps.train.train`; the launcher's own tests run a stub without torch."""
+EVALUATE = "RL_SCALING_EVALUATE"
+"""The same for `sweeps.evaluate.evaluate_job`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sweeps.config import RunConfig
 
     stop.install()
+    order = body.pop("evaluate", None)
     config = RunConfig.model_validate_json(json.dumps(body))
-    _train_function()(config)
+    if order is not None:
+        return 0 if _function(EVALUATE, "sweeps.evaluate:evaluate_job")(config, order) else INTERRUPTED
+    _function(TRAIN, "sweeps.train:train")(config)
     return INTERRUPTED if _status(config.run_dir) == "interrupted" else 0
 
 
@@ -53,8 +58,8 @@ def _set_environment(cluster: dict[str, Any]) -> None:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 
-def _train_function() -> Callable[[Any], None]:
-    module, _, name = os.environ.get(TRAIN, "sweeps.train:train").partition(":")
+def _function(variable: str, ours: str) -> Callable[..., Any]:
+    module, _, name = os.environ.get(variable, ours).partition(":")
     return getattr(importlib.import_module(module), name)
 
 

@@ -18,11 +18,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.errors import RecordError
 
-__all__ = ["Job", "Notes", "is_locked", "process_start", "write_json"]
+if TYPE_CHECKING:
+    from sweeps.config import RunConfig
+
+__all__ = ["Job", "Notes", "is_locked", "process_start", "read_config", "write_json"]
 
 ACTIVE = ("queued", "running")
 
@@ -145,6 +148,15 @@ class Notes:
         known = {f.name for f in fields(Job)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k in known}
         return Job(**values)
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration in a worker's file; what an evaluation adds to it is left out."""
+    from sweeps.config import RunConfig
+
+    body = json.loads(path.read_text(encoding="utf-8"))
+    body.pop("evaluate", None)
+    return RunConfig.model_validate_json(json.dumps(body))
 
 
 def is_locked(path: Path) -> bool:

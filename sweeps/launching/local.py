@@ -25,8 +25,7 @@ from pathlib import Path
 from scaling.errors import ConfigError
 from scaling.records import RUN
 from sweeps.cluster import ClusterConfig
-from sweeps.config import RunConfig
-from sweeps.launching.jobs import Job, Notes, is_locked, process_start, write_json
+from sweeps.launching.jobs import Job, Notes, is_locked, process_start, read_config, write_json
 from sweeps.launching.roles import lay_out
 from sweeps.launching.status import DONE, read_json
 from sweeps.worker import INTERRUPTED
@@ -256,7 +255,7 @@ def _spawn(notes: Notes, job: Job, taken: list[tuple[str, int]]) -> tuple[subpro
 
 def _plain(job: Job) -> bool:
     """Whether a run is one process."""
-    return lay_out(RunConfig.model_validate_json(Path(job.config).read_text(encoding="utf-8"))).plain
+    return lay_out(read_config(Path(job.config))).plain
 
 
 def _ended(job: Job, returncode: int) -> Job:

@@ -10,7 +10,6 @@ one machine a child process. Hydra is never inside a rank.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import signal
@@ -22,11 +21,10 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scaling.errors import ConfigError
 from sweeps.config import RunConfig
-from sweeps.launching.jobs import process_start
+from sweeps.launching.jobs import process_start, read_config
 from sweeps.worker import INTERRUPTED
 
 __all__ = ["Layout", "Processes", "command", "lay_out", "ports"]
@@ -115,7 +113,7 @@ class Processes:
     """The started processes of one attempt."""
 
     def __init__(self, config_path: Path, *, hosts: Sequence[str] = ("localhost",), key: int | None = None) -> None:
-        self.config = RunConfig.model_validate_json(config_path.read_text(encoding="utf-8"))
+        self.config = read_config(config_path)
         self.config_path = config_path
         self.layout = lay_out(self.config, hosts)
         self.ports = ports(os.getpid() if key is None else key)
@@ -362,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", type=Path, help="JSON file of a resolved configuration")
     processes = Processes(parser.parse_args(argv).config)
-    grace: Any = json.loads(processes.config_path.read_text(encoding="utf-8"))["cluster"]["slurm"]["grace_seconds"]
+    grace = processes.config.cluster.slurm.grace_seconds
 
     def save(*_: object) -> None:
         processes.save(grace)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from scaling import records
 from scaling.errors import ConfigError
 from sweeps.config import BudgetConfig, RunConfig, resolve
+from sweeps.launching.status import DONE
 
-__all__ = ["PlannedRun", "Row", "merge", "resolve_rows"]
+__all__ = ["PlannedRun", "Row", "covers", "is_done", "merge", "resolve_rows"]
 
 HIDDEN = ("cluster", "launch.", "runs_dir=", "bases_dir=", "sweep=", "tracking")  # overrides that tell no runs apart
 
@@ -49,6 +53,20 @@ class PlannedRun:
     def run_id(self) -> str:
         """Identity of the run."""
         return self.config.run_id
+
+    @property
+    def run_dir(self) -> Path:
+        """Where its records and its progress lie."""
+        return self.config.run_dir
+
+    @property
+    def done(self) -> bool:
+        """Whether it has reached the budget that is asked for."""
+        return is_done(self.config)
+
+    def body(self, config: RunConfig) -> dict[str, Any]:
+        """What the worker reads, with ``config`` as the launcher completed it."""
+        return json.loads(config.model_dump_json())
 
 
 def resolve_rows(composed: Sequence[tuple[Sequence[str], Mapping[str, Any]]], *, first: int = 0) -> list[Row]:
@@ -111,6 +129,29 @@ def covers(budget: BudgetConfig, other: BudgetConfig) -> bool:
     """Whether a run trained to ``budget`` has passed every point that ``other`` allows."""
     mine, theirs = budget.limits(), other.limits()
     return all(name in theirs and limit >= theirs[name] for name, limit in mine.items())
+
+
+def is_done(config: RunConfig) -> bool:
+    """Whether a run has reached the budget that is asked for: by its status, else by its ledger."""
+    from scaling.runs import load_runs
+
+    if not records.is_run(config.run_dir):
+        return False
+    record = records.read_run(config.run_dir)
+    body = record.config.get("budget")
+    recorded = BudgetConfig.model_validate(dict(body)) if isinstance(body, Mapping) else None
+    if record.status in DONE and recorded is not None and covers(recorded, config.budget):
+        return True
+    used = load_runs(config.run_dir).runs.iloc[0].to_dict()
+    return any(_used(used, name) >= limit for name, limit in config.budget.limits().items())
+
+
+def _used(row: Mapping[str, Any], name: str) -> float:
+    if name == "pretraining_flops_ratio":
+        return row["total_flops"] / row["pretraining_flops"] if row["pretraining_flops"] > 0 else 0.0
+    if name == "pretraining_gpu_hours_ratio":
+        return row["gpu_hours"] / row["pretraining_gpu_hours"] if row["pretraining_gpu_hours"] > 0 else 0.0
+    return float(row[{"flops": "total_flops"}.get(name, name)])
 
 
 def _largest(run_id: str, group: list[Row]) -> Row:

@@ -88,6 +88,8 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
         state = "finished"
     elif status == "running":
         state = "lost"
+    elif record is None and job is not None and job.returncode == 0:
+        state = "finished"  # an evaluation: its records are the run's own
     else:
         state = status or "new"
     stage, step, total = progress.get("stage", ""), progress.get("step"), progress.get("total")

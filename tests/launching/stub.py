@@ -81,6 +81,34 @@ def train(config: Any) -> None:
         records.write_run(run_dir, replace(record, status=status))
 
 
+def evaluate(config: Any, order: Any) -> bool:
+    """An evaluation whose model is nobody: half of the problems are solved; ``name`` says what goes wrong, as above."""
+    from sweeps.evaluate import evaluate_job
+
+    return evaluate_job(config, order, open_model=_Nobody)
+
+
+class _Nobody:
+    def __init__(self, record: Any, path: Any) -> None:
+        self.record = record
+
+    def sample(self, task: Any, benchmark: Any, settings: Any, *, step: int) -> Any:
+        from types import SimpleNamespace
+
+        from scaling.cost import ComputeCost
+
+        faults = _faults(self.record.name, self.record.config["seed"])
+        time.sleep(float(faults.get("seconds", 0.02)))
+        if faults.get("raise") == str(step):
+            raise ValueError(f"boom at checkpoint {step}")
+        assert "torch" not in sys.modules
+        n = min(settings.problems or len(benchmark.prompts), len(benchmark.prompts))
+        return SimpleNamespace(
+            successes=[settings.k // 2] * n, mean_length=3.0, truncation_rate=0.0, accuracy=0.5,
+            cost=ComputeCost(evaluation_flops=1e6, evaluation_gpu_seconds=1.0),
+        )  # fmt: skip
+
+
 def _other_rank(run_dir: Any, total: int) -> None:
     """Ranks other than the first write nothing; they leave when the run is over or a stop is asked for."""
     end = time.monotonic() + 60

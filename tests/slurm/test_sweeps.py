@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
 import pytest
 
-from tests.launching.running import Shell, jobs, read_until, record, run_dirs, steps, until
+from scaling.records import read_lines
+from tests.launching.running import Shell, finished_run, jobs, read_until, record, run_dirs, steps, until
 from tests.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
@@ -134,6 +136,31 @@ def test_without_accounts_failures_are_still_noticed(shell: Shell, cluster: Clus
         assert "sacct must answer" in shell.sweep("reconcile", str(shell.runs / "a"), ok=False)
     finally:
         cluster.start("slurmdbd")
+
+
+def test_an_evaluation_is_one_array_survives_preemption_and_lists_its_failure(shell: Shell, cluster: Cluster) -> None:
+    sweep = shell.runs / "e"
+    bad = finished_run(sweep, seed=0, name="raise:4")
+    good = [finished_run(sweep, seed=seed, name="seconds:0.7", steps=tuple(range(1, 13))) for seed in (1, 2)]
+    evaluation = shell.start_evaluation(str(sweep), "k=2", "cluster.slurm.partition=scavenge")
+    until(lambda: [r for r in good if len(read_lines(r / "evals.jsonl")[0]) > 1], what="an evaluation")
+    cluster.run("sbatch", "-p", "main", "-N4", "--gpus-per-node=2", "--exclusive", "-o", "/dev/null", "--wrap=sleep 2")
+    text = evaluation.communicate(timeout=180)[0]
+    assert evaluation.returncode == 1 and "3 runs, 28 evaluations to add" in text and "submitted 3 jobs: " in text, text
+    assert (
+        "1 of 3 runs did not finish" in text
+        and "ValueError: boom at checkpoint 4" in text
+        and "26 evaluations added" in text
+    )
+    for run in good:
+        assert [row["step"] for row, _ in read_lines(run / "evals.jsonl")[0]] == list(range(1, 13)), "each once"
+    (folder,) = (sweep / ".evaluate").iterdir()
+    found = jobs(folder)
+    assert len({j["job_id"].partition("_")[0] for j in found}) == 1, "one array, an element a run"
+    ends = [json.loads(p.read_text()) for p in (folder / ".launch" / "ends").glob("*.json")]
+    assert sorted(end["attempt"] for end in ends) == [1, 2, 2], "the good ones were preempted and requeued"
+    job = next(j for j in found if j["run_id"] == bad.name)
+    until(lambda: cluster.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", job["job_id"]).split() == ["FAILED"])
 
 
 def test_what_slurm_would_refuse_is_refused_first(shell: Shell, cluster: Cluster) -> None:
