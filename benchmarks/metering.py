@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -225,13 +226,16 @@ def main() -> None:
         "--override", action="append", default=[], metavar="KEY=VALUE", help="of the run; may be repeated"
     )
     parser.add_argument("--model", default="scratch_96")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="pairs at once; more only where each has cores of its own"
+    )
     parser.add_argument("--out", type=Path, help="write every step's seconds here, as JSON")
     parser.add_argument("--pair", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.pair is not None:
         overrides = [f"model={args.model}", f"budget.steps={args.steps + 1}", f"runs_dir={args.folder}",
-                     f"bases_dir={args.folder.parent}/bases", "grpo.training_prompts=8192", *args.override]  # fmt: skip
+                     f"bases_dir={args.folder}/bases", "grpo.training_prompts=8192", *args.override]  # fmt: skip
         result = pair(compose(overrides), args.folder, device=args.device, swap=bool(args.pair % 2))
         print("RESULT", json.dumps(result), flush=True)
         os._exit(0)
@@ -244,14 +248,17 @@ def main() -> None:
         "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "33554432",
     }  # fmt: skip
     overheads, pairs = [], []
-    with tempfile.TemporaryDirectory() as tmp:
-        for i in tqdm(range(args.pairs), desc="pairs"):
+    with tempfile.TemporaryDirectory() as tmp, ThreadPoolExecutor(args.workers) as pool:
+
+        def measure(i: int) -> dict[str, Any]:
             command = [sys.executable, __file__, *sys.argv[1:], "--pair", str(i), "--folder", f"{tmp}/{i}"]
             out = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
             line = next((text for text in out.stdout.splitlines() if text.startswith("RESULT")), None)
             if line is None:
-                sys.exit(out.stderr[-3000:])
-            body = json.loads(line[7:])
+                raise SystemExit(f"pair {i + 1} failed:\n{out.stderr[-3000:]}")
+            return json.loads(line[7:])
+
+        for body in tqdm(pool.map(measure, range(args.pairs)), desc="pairs", total=args.pairs):
             plain, watched = (np.array(body[k][1:]) for k in ("plain", "watched"))  # the first step warms up
             aside = body["aside"] / len(watched)
             extra = float(stats.trim_mean(watched - plain, 0.2)) + aside
@@ -260,7 +267,7 @@ def main() -> None:
             if args.out:
                 args.out.write_text(json.dumps({"overheads": overheads, "pairs": pairs}))
             tqdm.write(
-                f"pair {i + 1}: TRL alone {stats.trim_mean(plain, 0.2) * 1e3:.1f} ms/step, {extra * 1e3:+.2f} ms watched, "
+                f"pair {len(pairs)}: TRL alone {stats.trim_mean(plain, 0.2) * 1e3:.1f} ms/step, {extra * 1e3:+.2f} ms watched, "
                 f"of it {aside * 1e3:.2f} in W&B's own process and at the end: overhead {overheads[-1]:+.2%}"
             )
     mean = float(np.mean(overheads))
