@@ -104,17 +104,17 @@ class Sigmoid(Law):
     @classmethod
     def design(cls, x: Array, u: Array) -> tuple[Array, Array]:
         bx = np.exp(u[:, :1]) * x
-        basis, tangent = np.empty((len(u), 2, x.size)), np.empty((len(u), 2, x.size))
-        s, rest = basis[:, 0], basis[:, 1]
-        np.add(bx, u[:, 1:], out=s)
+        s = bx + u[:, 1:]
         np.clip(s, -500.0, 500.0, out=s)
         np.negative(s, out=s)
         np.exp(s, out=s)
         s += 1.0
         np.reciprocal(s, out=s)
-        np.subtract(1.0, s, out=rest)
-        np.multiply(s, rest, out=tangent[:, 1])
-        np.multiply(tangent[:, 1], bx, out=tangent[:, 0])
+        basis, tangent = np.empty((len(u), 2, x.size)), np.empty((len(u), 2, x.size))
+        basis[:, 0], basis[:, 1] = s, 1.0 - s
+        s *= basis[:, 1]
+        tangent[:, 1] = s
+        np.multiply(s, bx, out=tangent[:, 0])
         return basis, tangent
 
     @classmethod

@@ -9,6 +9,7 @@ rho costs no pass over the data.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from scaling.laws import Law, Sigmoid
 __all__ = ["Cells", "Prior", "Problem", "Series", "cells", "complete", "log_sum_exp", "moments", "second_coefficient"]
 
 Array = NDArray[np.float64]
+_CHUNK = 250_000  # numbers in the largest temporary
 _RHOS = (-0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97, 0.985)
 
 
@@ -65,7 +67,17 @@ class Series:
     s: Array
     x_ref: float
 
-    @property
+    @cached_property
+    def even(self) -> bool:
+        """Whether all errors are the same."""
+        return bool((self.s == 1.0).all())
+
+    @cached_property
+    def weight(self) -> Array:
+        """Reciprocal of the relative errors."""
+        return 1.0 / self.s
+
+    @cached_property
     def floor(self) -> float:
         """Smallest noise scale believed: 1e-4 of the score's range."""
         return 1e-4 * max(float(np.ptp(self.y)), 1e-6)
@@ -107,9 +119,8 @@ class Cells:
 
     Attributes:
         log_post: log posterior density of (u, rho), unnormalised.
-        log_like: log likelihood at the best coefficients inside the bounds, sigma profiled.
-        center: conditional centre of the free coefficients, (g, r, p).
-        cov: their covariance at unit noise, (g, r, p, p).
+        center: conditional centre of the free coefficients, (p, g, r).
+        cov: their covariance at unit noise, (p, p, g, r).
         rss: whitened residual sum of squares at the centre.
         log_second: log probability that the second coefficient is inside its bounds, at the first's best value.
         log_amplitude: the amplitude's part of the volume, at the coefficients' best values.
@@ -117,7 +128,6 @@ class Cells:
     """
 
     log_post: Array
-    log_like: Array
     center: Array
     cov: Array
     rss: Array
@@ -127,32 +137,43 @@ class Cells:
 
 
 def moments(problem: Problem, u: Array, rho: Array) -> tuple[Array, Array]:
-    """Whitened Gram matrix of [free columns, tangent, target], (g, r, m, m), and the unwhitened one, (g, m, m).
+    """Whitened Gram matrix of [target, free columns], (k, k, g, r), and the unwhitened one of [free columns, tangent], (g, m, m).
 
     ``rho`` has shape (r,), or (g, 1) for one value a row.
     """
-    law, data = problem.law, problem.series
-    width = len(law.linear) + len(law.nonlinear) + 1
-    chunk = max(8, 40000 // (width * data.x.size))  # keeps temporaries in cache
-    if len(u) > chunk:
-        parts = [
-            moments(problem, u[a : a + chunk], rho[a : a + chunk] if rho.ndim == 2 else rho)
-            for a in range(0, len(u), chunk)
-        ]
-        return np.concatenate([g for g, _ in parts]), np.concatenate([w for _, w in parts])
+    k = len(problem.free) + 1
+    chunk = max(8, _CHUNK // ((2 * k + len(problem.law.nonlinear)) * problem.series.x.size))
+    parts = [_sums(problem, u[a : a + chunk]) for a in range(0, len(u), chunk)]
+    sums, plain = parts[0] if len(parts) == 1 else (np.concatenate(z, axis=a) for z, a in zip(zip(*parts), (2, 0)))
+    if rho.ndim == 1:
+        return sums @ np.stack([np.ones_like(rho), rho * rho, -rho]), plain
+    return (sums[..., 0] + rho[:, 0] ** 2 * sums[..., 1] - rho[:, 0] * sums[..., 2])[..., None], plain
+
+
+def _sums(problem: Problem, u: Array) -> tuple[Array, Array]:
+    """What the whitened Gram matrix has before 1, rho^2 and -rho, (k, k, g, 3), and the unwhitened one."""
+    law, data, free = problem.law, problem.series, problem.free
+    g, k, m, n = len(u), len(free) + 1, len(free) + 1 + len(law.nonlinear), data.x.size
     basis, tangent = law.design(data.x, u)
-    target = np.broadcast_to(data.y - law.offset(data.x, u), (len(u), data.x.size))
+    z = np.empty((g, m + k, n))  # target, free columns, tangent; then target and free columns one place ahead
+    z[:, 0] = data.y - law.offset(data.x, u)
     for i, name in enumerate(law.linear):
         if name in problem.fixed:
-            target = target - problem.fixed[name] * basis[:, i]
-    z = np.concatenate([basis[:, problem.free], tangent, target[:, None, :]], axis=1) / data.s
-    plain = z @ z.transpose(0, 2, 1)
-    inner = z[:, :, 1:-1]
-    square = inner @ inner.transpose(0, 2, 1)
-    lag = z[:, :, 1:] @ z[:, :, :-1].transpose(0, 2, 1)
-    cross = lag + lag.transpose(0, 2, 1)
-    r = (rho[None, :] if rho.ndim == 1 else rho)[..., None, None]
-    return plain[:, None] + r * r * square[:, None] - r * cross[:, None], plain
+            z[:, 0] -= problem.fixed[name] * basis[:, i]
+    for at, i in enumerate(free, start=1):
+        z[:, at] = basis[:, i]
+    z[:, k:m] = tangent
+    if not data.even:
+        z[:, :m] *= data.weight
+    z[:, m:, :-1], z[:, m:, -1] = z[:, :k, 1:], 0.0
+    product = z[:, :m] @ z.transpose(0, 2, 1)  # one product of all: of a matrix with itself it would be slower
+    plain, lag = product[:, :k, :k].transpose(1, 2, 0), product[:, :k, m:].transpose(1, 2, 0)
+    ends = z[:, :k, [0, -1]].transpose(2, 1, 0)
+    sums = np.empty((k, k, g, 3))
+    sums[..., 0] = plain
+    sums[..., 1] = plain - (ends[:, :, None] * ends[:, None]).sum(0)
+    sums[..., 2] = lag + lag.transpose(1, 0, 2)
+    return sums, product[:, 1:m, 1:m]
 
 
 def cells(problem: Problem, u: Array, rho: Array, log_rho: Array) -> Cells:
@@ -162,50 +183,48 @@ def cells(problem: Problem, u: Array, rho: Array, log_rho: Array) -> Cells:
     free = problem.free
     p, q, n = len(free), len(law.nonlinear), data.x.size
     r = rho[None, :] if rho.ndim == 1 else rho
-    rows, rhs, total = gram[..., :p, :p].copy(), gram[..., :p, -1].copy(), gram[..., -1, -1]
+    total, rhs, rows = gram[0, 0], gram[0, 1:], gram[1:, 1:]
     for k, i in enumerate(free):  # a coefficient known with an error is one more observation of it
         if law.linear[i] in problem.soft:
             value, weight = problem.soft[law.linear[i]]
-            rows[..., k, k] += weight
-            rhs[..., k] += weight * value
-            total = total + weight * value * value
+            rows[k, k] += weight
+            rhs[k] += weight * value
+            total += weight * value * value
     cov, det = _inverse(rows)
-    center = (cov @ rhs[..., None])[..., 0]
-    rss = np.maximum(total - (center * rhs).sum(-1), 0.0) + n * data.floor**2
+    center = (cov * rhs).sum(1)
+    rss = np.maximum(total - (center * rhs).sum(0), 0.0) + n * data.floor**2
     nu = max(n - p, 1)
-    scale = np.sqrt(rss / nu * cov[..., 0, 0])
+    scale = np.sqrt(rss / nu * cov[0, 0])
     low, high = problem.limits(free[0])
-    inside = np.log(interval_probability((low - center[..., 0]) / scale, (high - center[..., 0]) / scale, nu))
-    first = np.clip(center[..., 0], low, high)
+    log_post = np.log(interval_probability((low - center[0]) / scale, (high - center[0]) / scale, nu))
+    first = np.clip(center[0], low, high)
     second, log_second = None, np.zeros_like(det)
     if p == 2:
         loc, _, (low2, high2), log_second = second_coefficient(problem, first, center, cov, rss)
         second = np.clip(loc, low2, high2)
+        log_post += log_second
     log_amplitude = np.zeros_like(det)
-    if prior.volume:
+    if prior.volume and q:
         amplitude = law.amplitude(complete(problem, first, second))
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(amplitude), 1e-6))
-    log_volume = prior.volume * 0.5 * _log_det(plain, p + q)
-    off = first - center[..., 0]
-    log_like = 0.5 * np.log1p(-r * r) - 0.5 * n * np.log((rss + off * off / cov[..., 0, 0]) / n)
-    log_post = (
-        0.5 * np.log1p(-r * r) - 0.5 * np.log(det) - 0.5 * nu * np.log(rss) + inside + log_second + log_rho
-        + log_amplitude + log_volume[:, None]
-    )  # fmt: skip
-    log_post = np.where(np.isfinite(log_post), log_post, -np.inf)
-    return Cells(log_post, log_like, center, cov, rss, log_second, log_amplitude, log_volume)
+        log_post += log_amplitude
+    log_volume = prior.volume * 0.5 * _log_det(plain)
+    log_post -= 0.5 * np.log(det)
+    log_post -= 0.5 * nu * np.log(rss)
+    log_post += 0.5 * np.log1p(-r * r) + log_rho
+    log_post += log_volume[:, None]
+    log_post[~np.isfinite(log_post)] = -np.inf
+    return Cells(log_post, center, cov, rss, log_second, log_amplitude, log_volume)
 
 
 def second_coefficient(problem: Problem, first: Array, center: Array, cov: Array, rss: Array):
     """Conditional of the second coefficient given the first: centre, scale, bounds, log probability of the bounds."""
     nu = max(problem.series.x.size - 2, 1)
-    ratio = cov[..., 0, 1] / cov[..., 0, 0]
-    off = first - center[..., 0]
-    loc = center[..., 1] + ratio * off
-    left = np.maximum(cov[..., 1, 1] - ratio * cov[..., 0, 1], 1e-300)
-    scale = np.sqrt(
-        left * (rss + off * off / cov[..., 0, 0]) / (nu + 1)
-    )  # so 1 + t^2 / (nu + 1) is the growth of the rss
+    ratio = cov[0, 1] / cov[0, 0]
+    off = first - center[0]
+    loc = center[1] + ratio * off
+    left = np.maximum(cov[1, 1] - ratio * cov[0, 1], 1e-300)
+    scale = np.sqrt(left * (rss + off * off / cov[0, 0]) / (nu + 1))  # so 1 + t^2 / (nu + 1) is the growth of the rss
     low, high = problem.limits(problem.free[1])
     high = np.minimum(high, first) if problem.law is Sigmoid else np.broadcast_to(high, loc.shape)  # r_0 stays below A
     log_p = np.log(interval_probability((low - loc) / scale, (high - loc) / scale, nu + 1))
@@ -214,13 +233,13 @@ def second_coefficient(problem: Problem, first: Array, center: Array, cov: Array
 
 def complete(problem: Problem, first: Array, second: Array | None) -> Array:
     """All coefficients of the law, fixed ones included, shape (..., len(linear))."""
-    out = np.empty((*first.shape, len(problem.law.linear)))
+    out = np.empty((len(problem.law.linear), *first.shape))
     for i, name in enumerate(problem.law.linear):
-        out[..., i] = problem.fixed.get(name, np.nan)
-    out[..., problem.free[0]] = first
+        out[i] = problem.fixed.get(name, np.nan)
+    out[problem.free[0]] = first
     if second is not None:
-        out[..., problem.free[1]] = second
-    return out
+        out[problem.free[1]] = second
+    return np.moveaxis(out, 0, -1)
 
 
 def log_sum_exp(a: Array, axis: int = -1) -> Array:
@@ -232,25 +251,25 @@ def log_sum_exp(a: Array, axis: int = -1) -> Array:
 
 
 def _inverse(rows: Array) -> tuple[Array, Array]:
-    """Inverse and determinant of stacked 1 x 1 or 2 x 2 matrices, kept positive."""
-    if rows.shape[-1] == 1:
-        det = np.maximum(rows[..., 0, 0], 1e-300)
-        return (1.0 / det)[..., None, None], det
-    a, b, c = rows[..., 0, 0], rows[..., 0, 1], rows[..., 1, 1]
+    """Inverse and determinant of 1 x 1 or 2 x 2 matrices of arrays, kept positive."""
+    if len(rows) == 1:
+        det = np.maximum(rows[0, 0], 1e-300)
+        return (1.0 / det)[None, None], det
+    a, b, c = rows[0, 0], rows[0, 1], rows[1, 1]
     det = np.maximum(a * c - b * b, 1e-12 * np.maximum(a * c, 1e-280))
-    cov = np.empty((*det.shape, 2, 2))
-    cov[..., 0, 0], cov[..., 1, 1] = c / det, a / det
-    cov[..., 0, 1] = cov[..., 1, 0] = -b / det
+    cov = np.empty((2, 2, *det.shape))
+    cov[0, 0], cov[1, 1] = c / det, a / det
+    cov[0, 1] = cov[1, 0] = -b / det
     return cov, det
 
 
-def _log_det(gram: Array, k: int) -> Array:
-    """Log det of the leading k x k block, by elimination with a floor on the pivots."""
-    a = gram[:, :k, :k].copy()
-    own = np.einsum("gii->gi", a).copy()
-    out = np.zeros(len(a))
-    for i in range(k):
-        pivot = np.maximum(a[:, i, i], 1e-13 * np.maximum(own[:, i], 1e-280))
+def _log_det(gram: Array) -> Array:
+    """Log determinants of matrices (g, k, k), by elimination with a floor on the pivots."""
+    a = gram.transpose(1, 2, 0)
+    floor = 1e-13 * np.maximum(np.einsum("iig->ig", a), 1e-280)
+    out = np.zeros(len(gram))
+    for least in floor:
+        pivot = np.maximum(a[0, 0], least)
         out += np.log(pivot)
-        a = a - (a[:, :, i] / pivot[:, None])[:, :, None] * a[:, None, i, :]
+        a = a[1:, 1:] - (a[1:, 0] / pivot)[:, None] * a[0, 1:]
     return out

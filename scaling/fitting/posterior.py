@@ -78,11 +78,11 @@ class Marginal:
         u, log_area = self._frame.jitter(g, rng)
         here = cells(problem, u, rhos[r][:, None], log_rho[r][:, None])
         log_weight = here.log_post[:, 0] + log_area - self._log_mass[g, r]
-        center, cov, rss = here.center[:, 0], here.cov[:, 0], here.rss[:, 0]
+        center, cov, rss = here.center[..., 0], here.cov[..., 0], here.rss[:, 0]
         low, high = problem.limits(free[0])
-        first = sample_between(center[:, 0], np.sqrt(rss / nu * cov[:, 0, 0]), low, high, nu, rng.random(k))
+        first = sample_between(center[0], np.sqrt(rss / nu * cov[0, 0]), low, high, nu, rng.random(k))
         second = None
-        whole = rss + (first - center[:, 0]) ** 2 / cov[:, 0, 0]
+        whole = rss + (first - center[0]) ** 2 / cov[0, 0]
         if p == 2:
             loc, scale, (low2, high2), log_p = second_coefficient(problem, first, center, cov, rss)
             second = sample_between(loc, scale, low2, high2, nu + 1, rng.random(k))

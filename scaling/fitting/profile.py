@@ -47,8 +47,8 @@ def profile_interval(
     problem = Problem(law, series, Prior(volume=0.0, rhos=(rho,)), box)
     u = find_frame(problem, outer_nodes=60, inner_nodes=24).nodes
     p = len(law.linear)
-    gram = moments(problem, u, np.array([rho]))[0][:, 0]
-    q_bb, q_bt, q_tt = gram[:, :p, :p], gram[:, :p, -1], gram[:, -1, -1]
+    gram = moments(problem, u, np.array([rho]))[0][..., 0].transpose(2, 0, 1)
+    q_bb, q_bt, q_tt = gram[:, 1:, 1:], gram[:, 1:, 0], gram[:, 0, 0]
     n, k = series.x.size, p + len(law.nonlinear)
     if np.isinf(at):
         w = np.zeros((len(u), p))

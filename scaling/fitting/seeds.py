@@ -54,43 +54,48 @@ def pool_seeds(
     order = np.argsort(theta[:, :, 0], axis=1)  # neighbours in the first parameter are neighbours in the walk
     theta = np.take_along_axis(theta, order[:, :, None], 1)
     log_prior = np.take_along_axis(log_prior, order, 1)
-    size = theta.shape[1]
-    scale = np.array([law.seed_spread[name] for name in names])
-    low, high = _limits(names, log, bounds)
-    seed = np.arange(count)
-    at = rng.integers(0, size, (draws, count))
-    now = theta[seed, at]  # (draws, seeds, d)
-    prior_now = log_prior[seed, at]
+    size, d = theta.shape[1:]
+    scale = np.array([law.seed_spread[name] for name in names])[:, None]
+    low, high = (ends[:, None] for ends in _limits(names, log, bounds))
+    # arrays are (d, seeds, draws), draws of all seeds under each other: the long axis last is the quick one
+    pool, pool_prior = np.ascontiguousarray(theta.reshape(-1, d).T), log_prior.ravel()
+    first = np.arange(count)[:, None] * size  # of each seed in the pool
+    at = rng.integers(0, size, (draws, count)).T.copy()
+    now, prior_now = np.take(pool, first + at, axis=1), np.take(pool_prior, first + at)
     mu = now.mean(1)
     variance = np.maximum(now.var(1), scale**2)
+    square = (now - mu[:, None]) ** 2
     share = (count - 1.0) / count  # one volume prior for the law, not one for every seed
     for step in range(_STEPS):
         if step % 2:
             reach = max(2, size // 30)
-            new = at + rng.integers(-reach, reach + 1, at.shape)
+            new = at + rng.integers(-reach, reach + 1, (draws, count)).T
             valid = (new >= 0) & (new < size)
-            new = np.clip(new, 0, size - 1)
+            np.clip(new, 0, size - 1, out=new)
         else:
-            new, valid = rng.integers(0, size, at.shape), np.ones(at.shape, bool)
-        trial, prior_trial = theta[seed, new], log_prior[seed, new]
-        gain = (((now - mu[:, None]) ** 2 - (trial - mu[:, None]) ** 2) / (2 * variance[:, None])).sum(-1)
+            new, valid = rng.integers(0, size, (draws, count)).T, True
+        trial, prior_trial = np.take(pool, first + new, axis=1), np.take(pool_prior, first + new)
+        change = trial - mu[:, None]
+        change *= change
+        np.subtract(square, change, out=change)
+        change *= (0.5 / variance)[:, None]
+        gain = change.sum(0)
         gain -= share * (prior_trial - prior_now)
-        accept = valid & (np.log(rng.random(at.shape)) < gain)
-        at, now = np.where(accept, new, at), np.where(accept[..., None], trial, now)
-        prior_now = np.where(accept, prior_trial, prior_now)
-        sd = np.sqrt(variance / count)
-        mu = _normal_between(now.mean(1), sd, low, high, rng.random(mu.shape))
+        accept = valid & (np.log(rng.random((draws, count))).T < gain)
+        for old, trying in ((at, new), (now, trial), (prior_now, prior_trial)):
+            np.copyto(old, trying, where=accept)
+        mu = _normal_between(now.mean(1), np.sqrt(variance / count), low, high, rng.random((draws, d)).T)
+        square = now - mu[:, None]
+        square *= square
         # half-t spread as a scale mixture of inverse gammas
-        mixing = (_DF / variance + 1.0 / scale**2) / rng.gamma((_DF + 1) / 2, 1.0, variance.shape)
-        square = ((now - mu[:, None]) ** 2).sum(1)
-        variance = (_DF / mixing + square / 2) / rng.gamma((_DF + count) / 2, 1.0, variance.shape)
-    fresh = _normal_between(mu, np.sqrt(variance), low, high, rng.random(mu.shape))
+        mixing = (_DF / variance + 1.0 / scale**2) / rng.gamma((_DF + 1) / 2, 1.0, (draws, d)).T
+        variance = (_DF / mixing + square.sum(1) / 2) / rng.gamma((_DF + count) / 2, 1.0, (draws, d)).T
+    fresh = _normal_between(mu, np.sqrt(variance), low, high, rng.random((draws, d)).T)
 
     def unpack(values: Array) -> dict[str, Array]:
-        return {k: np.exp(values[:, i]) if log[i] else values[:, i] for i, k in enumerate(names)}
+        return {k: np.exp(v) if lg else v for k, v, lg in zip(names, values, log)}
 
-    spread = {k: np.sqrt(variance[:, i]) for i, k in enumerate(names)}
-    return Pooled(unpack(mu), unpack(fresh), spread)
+    return Pooled(unpack(mu), unpack(fresh), dict(zip(names, np.sqrt(variance))))
 
 
 def _limits(
