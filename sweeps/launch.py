@@ -15,6 +15,7 @@ from scaling import records
 from scaling.errors import ConfigError, RecordError, ScalingError
 from sweeps.config import RunConfig
 from sweeps.launching import engines, snapshot
+from sweeps.launching.caches import check_caches
 from sweeps.launching.display import watch
 from sweeps.launching.jobs import Job, Notes, read_config, write_json
 from sweeps.launching.manifest import build_manifest, render, write_manifest
@@ -110,12 +111,14 @@ def check(runs: Sequence[PlannedRun]) -> None:
     """
     from sweeps.launching.roles import lay_out
 
-    errors = []
+    errors, seen = [], set()
     for run in runs:
         try:
             lay_out(run.config, [f"node{i}" for i in range(run.config.cluster.nodes)])
-            if run.config.cluster.offline:
-                _check_caches(run.config)
+            needs = run.config.model.model_dump_json() + run.config.task.model_dump_json()
+            if run.config.cluster.offline and needs not in seen:
+                seen.add(needs)
+                check_caches(run.config)
         except ConfigError as error:
             errors.append(str(error))
     if errors:
@@ -230,28 +233,6 @@ def _warn_of_other_code(runs: Sequence[PlannedRun], commit: str) -> None:
         print(
             f"warning: {count} run(s) continue under commit {commit[:12]}, their last segment ran under {before[:12]}",
             flush=True,
-        )
-
-
-def _check_caches(config: RunConfig) -> None:
-    """Whether a hub model is in the local cache: a compute node without internet could not fetch it."""
-    name = getattr(config.model, "name_or_path", None)
-    if name is None or Path(name).expanduser().is_dir():
-        return
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    revision = getattr(config.model, "revision", None)
-    fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise ConfigError(
-            f"model.name_or_path: cluster.offline needs {name} in the hub cache, it is not there: run `{fetch}` here first"
-        ) from error
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise ConfigError(
-            f"model.name_or_path: cluster.offline needs the weights of {name} in the hub cache, {folder} has none: run `{fetch}` here first"
         )
 
 

@@ -22,6 +22,7 @@ from sweeps.cluster import ClusterConfig
 from sweeps.config import RunConfig, conf_dir, resolve
 from sweeps.estimate import Machine, estimate
 from sweeps.launching import display, predict, roles, snapshot
+from sweeps.launching.caches import check_caches
 from sweeps.launching.local import last_words_of
 from sweeps.launching.manifest import build_manifest, read_manifest, render, write_manifest
 from sweeps.launching.predict import flops_per_step
@@ -201,19 +202,53 @@ class TestSnapshot:
 
 
 class TestOffline:
-    def test_a_missing_model_is_refused_and_a_cached_one_is_not(
+    """Caches in the hub library's own layout: blobs, snapshots that link to them, refs that name one."""
+
+    def cached(self, hub: Path, name: str, files: dict[str, str]) -> Path:
+        repository, commit = hub / f"models--{name.replace('/', '--')}", "a" * 40
+        snapshot = repository / "snapshots" / commit
+        for folder in (repository / "refs", repository / "blobs", snapshot):
+            folder.mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+        for file, text in files.items():
+            blob = repository / "blobs" / f"{abs(hash(file)):x}"
+            blob.write_text(text)
+            (snapshot / file).unlink(missing_ok=True)
+            (snapshot / file).symlink_to(os.path.relpath(blob, snapshot))
+        return snapshot
+
+    def test_a_missing_or_incomplete_model_is_refused_and_a_cached_one_is_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from huggingface_hub import constants
 
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
         c = config("model=qwen2.5_0.5b", "cluster.offline=true")
-        with pytest.raises(
-            ConfigError,
-            match="needs Qwen/Qwen2.5-0.5B in the hub cache, it is not there: run `hf download Qwen/Qwen2.5-0.5B",
-        ):
-            launch._check_caches(c)
+        fetch = "run `hf download Qwen/Qwen2.5-0.5B` here first$"
+        with pytest.raises(ConfigError, match=f"^model.name_or_path: .* needs Qwen/Qwen2.5-0.5B in the hub.*{fetch}"):
+            check_caches(c)
+        files = {"config.json": "{}", "tokenizer.json": "{}"}
+        self.cached(tmp_path, "Qwen/Qwen2.5-0.5B", files)
+        with pytest.raises(ConfigError, match=f"lacks the weights: {fetch}"):
+            check_caches(c)
+        index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
+        files |= {"model-1.safetensors": "", "model.safetensors.index.json": index}
+        self.cached(tmp_path, "Qwen/Qwen2.5-0.5B", files)
+        with pytest.raises(ConfigError, match=r"lacks 1 of 2 shards of the weights \(model-2.safetensors\): run"):
+            check_caches(c)
+        self.cached(tmp_path, "Qwen/Qwen2.5-0.5B", {**files, "model-2.safetensors": ""})
+        check_caches(c)
+        with pytest.raises(ConfigError, match="--revision other` here first$"):
+            check_caches(config("model=qwen2.5_0.5b", "model.revision=other", "cluster.offline=true"))
         assert launch._for_worker(c, shared=False).tracking.mode == "offline"
+
+    def test_a_data_set_that_is_not_cached_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        with pytest.raises(ConfigError) as refused:
+            check_caches(config("task=gsm8k", f"model.name_or_path={tmp_path}", "model=qwen2.5_0.5b"))
+        lines = str(refused.value).splitlines()
+        assert [line.split()[4] for line in lines] == ["train", "test"]
+        assert all("load_dataset('openai/gsm8k', 'main'" in line for line in lines)
 
 
 def test_the_log_line_that_says_why() -> None:
