@@ -18,7 +18,7 @@ from scaling.errors import ConfigError, ScalingError
 from scaling.records import RunRecord
 from sweeps.config import RunConfig, conf_dir, resolve
 
-__all__ = ["main", "one_line_each", "train"]
+__all__ = ["main", "one_line_each", "train", "train_stages"]
 
 
 def train(config: RunConfig) -> Path:
@@ -48,11 +48,9 @@ def train(config: RunConfig) -> Path:
     from sweeps.memory import out_of_memory, ran_out
     from sweeps.meter import Meter
     from sweeps.models import ScratchModel, load, shape_of
-    from sweeps.pretrain import pretrain
     from sweeps.progress import Progress
     from sweeps.ranks import is_first
     from sweeps.run_dir import RunDirectory, git_commit, ledger_cost
-    from sweeps.sft import run_sft
     from sweeps.stop import requested
     from sweeps.tasks import build
     from sweeps.tasks.preflight import preflight
@@ -68,30 +66,7 @@ def train(config: RunConfig) -> Path:
     directory = RunDirectory(config.run_dir, main=is_first())
     try:
         # 1. the base model, pretrained here or published
-        if isinstance(config.model, ScratchModel):
-            directory.progress("pretrain", 0, config.pretrain.steps)
-            base = pretrain(
-                config.model,
-                task,
-                config.pretrain,
-                config.bases_dir,
-                progress=sys.stderr.isatty(),
-                report=lambda done, total: directory.progress("pretrain", done, total),
-            )
-            stages, where = [base.stage()], base.path
-        else:
-            stages, where = [config.model.stage(shape_of(config.model, task))], None
-        if config.sft is not None:
-            directory.progress("sft", 0, config.sft.steps)
-            tuned = run_sft(
-                config.sft,
-                model_config=config.model,
-                task=task,
-                base=where,
-                parent=config.pretraining_hash,
-                directory=config.bases_dir,
-            )
-            stages, where = [*stages, tuned.stage()], tuned.path
+        stages, where = _before_rl(config, task, directory)
         stage = stages[0]
         # stages before RL have their own accounts; the start-up of the rest is this run's
         started = time.perf_counter() if isinstance(config.model, ScratchModel) or config.sft is not None else start
@@ -191,6 +166,50 @@ def train(config: RunConfig) -> Path:
         raise out_of_memory(error, config, task, processes=int(os.environ.get("WORLD_SIZE", "1"))) from error
     finally:
         directory.release()
+
+
+def train_stages(config: RunConfig) -> None:
+    """Only the stages before reinforcement learning, in this one process: the launcher does it before a run's ranks start."""
+    from sweeps.run_dir import RunDirectory
+    from sweeps.tasks import build
+
+    directory = RunDirectory(config.run_dir)
+    try:
+        _before_rl(config, build(config.task), directory)
+    finally:
+        directory.release()
+
+
+def _before_rl(config: RunConfig, task: Any, directory: Any) -> tuple[list[dict[str, Any]], str | None]:
+    """The stages of the base with their cost, and its folder; None is the published model itself."""
+    from sweeps.models import ScratchModel, shape_of
+    from sweeps.pretrain import pretrain
+    from sweeps.sft import STAGE, run_sft, stage_hash
+
+    if config.sft is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        folder = Path(config.bases_dir) / stage_hash(config.sft, config.pretraining_hash)
+        if not (folder / STAGE).is_file():  # its trainer would wait for ranks that wait for it
+            raise ConfigError(
+                "sft: must be finished before several ranks start, it is not: launch the run with -m, or run "
+                "`python -m sweeps.worker --stages` on its configuration first"
+            )
+    if isinstance(config.model, ScratchModel):
+        directory.progress("pretrain", 0, config.pretrain.steps)
+        base = pretrain(
+            config.model, task, config.pretrain, config.bases_dir, progress=sys.stderr.isatty(),
+            report=lambda done, total: directory.progress("pretrain", done, total),
+        )  # fmt: skip
+        stages, where = [base.stage()], base.path
+    else:
+        stages, where = [config.model.stage(shape_of(config.model, task))], None
+    if config.sft is not None:
+        directory.progress("sft", 0, config.sft.steps)
+        tuned = run_sft(
+            config.sft, model_config=config.model, task=task, base=where, parent=config.pretraining_hash,
+            directory=config.bases_dir,
+        )  # fmt: skip
+        stages, where = [*stages, tuned.stage()], tuned.path
+    return stages, where
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ INTERRUPTED = 75
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 TRAIN = "RL_SCALING_TRAIN"
 """``module:function`` that replaces `sweeps.train.train`; the launcher's own tests run a stub without torch."""
-EVALUATE = "RL_SCALING_EVALUATE"
-"""The same for `sweeps.evaluate.evaluate_job`."""
+EVALUATE, STAGES = "RL_SCALING_EVALUATE", "RL_SCALING_STAGES"
+"""The same for `sweeps.evaluate.evaluate_job` and `sweeps.train.train_stages`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m sweeps.worker", description="Run one resolved configuration in this process."
     )
     parser.add_argument("config", type=Path, help="JSON file of a resolved configuration, as the launcher writes it")
-    body = json.loads(parser.parse_args(argv).config.read_text(encoding="utf-8"))
+    parser.add_argument("--stages", action="store_true", help="only the stages before reinforcement learning")
+    options = parser.parse_args(argv)
+    body = json.loads(options.config.read_text(encoding="utf-8"))
     _set_environment(body.get("cluster", {}))
 
     from sweeps import stop
@@ -44,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = RunConfig.model_validate_json(json.dumps(body))
     if order is not None:
         return 0 if _function(EVALUATE, "sweeps.evaluate:evaluate_job")(config, order) else INTERRUPTED
+    if options.stages:
+        _function(STAGES, "sweeps.train:train_stages")(config)
+        return 0
     _function(TRAIN, "sweeps.train:train")(config)
     return INTERRUPTED if _status(config.run_dir) == "interrupted" else 0
 

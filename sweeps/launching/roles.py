@@ -121,12 +121,14 @@ class Processes:
         self.asked = False  # to save and stop
 
     def start(self) -> None:
-        """Start the server, wait until it is healthy, start the trainer.
+        """Run the stages before RL where ranks would, start the server, wait until it is healthy, start the trainer.
 
         Raises:
-            RuntimeError: the server ended or did not get healthy in time.
+            RuntimeError: a stage failed; the server ended or did not get healthy in time.
         """
         env: dict[str, str] = {}
+        if self.layout.ranks > 1 and self.config.sft is not None:
+            self._run_stages()
         if self.layout.server_host is not None:
             url = f"http://{_address(self.layout.server_host)}:{self.ports['server']}"
             self._spawn(
@@ -221,6 +223,24 @@ class Processes:
             *start, "--model", model, "--tensor_parallel_size", str(self.layout.server_devices), "--host", "0.0.0.0" if not self.layout.split else "127.0.0.1",
             "--port", str(self.ports["server"]),
         ]  # fmt: skip
+
+    def _run_stages(self) -> None:
+        """Supervised stages know one process: ranks would each wait for the other inside."""
+        argv = [sys.executable, "-m", "sweeps.worker", "--stages", str(self.config_path)]
+        first = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v][:1]
+        env = {"CUDA_VISIBLE_DEVICES": first[0]} if first else {}
+        self._spawn("stages", argv, self.layout.trainer_hosts[:1], 1, env)
+        stage = self.running.pop("stages")
+        try:
+            while stage.poll() is None and not self.asked:
+                time.sleep(0.1)
+        finally:
+            if stage.poll() is None:
+                stage.terminate()
+        if self.asked:
+            raise RuntimeError("asked to stop before the ranks started: what is trained of the base is kept")
+        if stage.returncode:
+            raise RuntimeError(f"the stages before RL ended with exit code {stage.returncode}: see the lines above")
 
     def _devices(self, role: str) -> dict[str, str]:
         """The part of this node's GPUs that a role gets where trainer and server share it."""
