@@ -86,17 +86,17 @@ def check(*, device: str, tiny: bool, out: Path, jobs: int, only: Sequence[str])
         runs = Runs(Path(tmp), device, tiny)
         todo: list[Callable[[], Any]] = []
         dtypes = ("float32", "bfloat16")
-        if "flops" in only:
-            todo.append(lambda: flops(runs, results, dtypes))
-        if "memory" in only:
-            todo += [lambda: results.add(memory(runs, "training"))]
-            todo += [lambda: results.add(memory(runs, "generation"))] if device == "cuda" else []
-        if "phases" in only:
-            todo += [lambda d=d: results.add(phases(runs, d)) for d in dtypes]
         if "resume" in only:
             todo += [
                 lambda d=d, m=m: results.add(resume(runs, d, deterministic=m)) for d in dtypes for m in (False, True)
             ]
+        if "memory" in only:
+            todo += [lambda: results.add(memory(runs, "training"))]
+            todo += [lambda: results.add(memory(runs, "generation"))] if device == "cuda" else []
+        if "flops" in only:
+            todo.append(lambda: flops(runs, results, dtypes))
+        if "phases" in only:
+            todo += [lambda d=d: results.add(phases(runs, d)) for d in dtypes]
         with ThreadPoolExecutor(jobs) as pool:
             for done in as_completed([pool.submit(guarded, job, results) for job in todo]):
                 done.result()

@@ -30,7 +30,7 @@ def main() -> int:
 
     correctness = command("correctness", "clocks, FLOPs, kill and resume, out of memory, on the device")
     correctness.add_argument("--out", type=Path, required=True)
-    correctness.add_argument("--jobs", type=int, help="runs at a time; 5 on a GPU, 1 on CPU")
+    correctness.add_argument("--jobs", type=int, help="runs at a time; 8 on a GPU, 1 on CPU")
     checks = ("flops", "memory", "phases", "resume")
     correctness.add_argument("--only", nargs="+", choices=checks, default=checks, help="these checks only")
     watching = command("watching", "TRL alone against TRL with meter, records and W&B offline, step by step in turns")
@@ -51,7 +51,7 @@ def main() -> int:
     if args.command == "correctness":
         from _gpu_correctness import check
 
-        jobs = args.jobs or (5 if args.device == "cuda" else 1)
+        jobs = args.jobs or (8 if args.device == "cuda" else 1)
         return 0 if check(device=args.device, tiny=args.tiny, out=args.out, jobs=jobs, only=args.only) else 1
     if args.command == "flops-worker":
         from _gpu_correctness import flops_worker

@@ -16,6 +16,8 @@ SMALL = [
     "grpo.group_size=4", "grpo.training_prompts=512", "budget.steps=6", "checkpoint.every=2", "eval.best_decoding_k=4",
     "tracking=disabled", "eval.early=[0,2]",
 ]  # fmt: skip
+if dtype := os.environ.get("SCALING_TEST_DTYPE"):  # float32 or bfloat16, to try both on an accelerator
+    SMALL.append(f"grpo.dtype={dtype}")
 
 
 def composed(overrides: list[str]) -> dict[str, Any]:
