@@ -19,8 +19,6 @@ it was spent, so it is in the paid hours; the step carries ``stalled`` and the r
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,10 +26,11 @@ from numpy.typing import NDArray
 
 from scaling.errors import ForeignLogError
 from scaling.importers.counting import step_flops
-from scaling.importers.expression import Expression, from_config
+from scaling.importers.expression import from_config
 from scaling.importers.imported import RawRun
-from scaling.importers.mapping import Choice, TrainerMapping
+from scaling.importers.mapping import TrainerMapping
 from scaling.importers.placement import find_stalls, inside_step
+from scaling.importers.quantities import Quantities
 from scaling.importers.rows import Block
 from scaling.importers.values import lookup, number
 
@@ -40,9 +39,15 @@ __all__ = ["Accounts"]
 Array = NDArray[np.float64]
 
 
-@dataclass
-class Accounts:
-    """The rules chosen for one run, and the columns they give block by block.
+class Accounts(Quantities):
+    """The rules chosen for one run, and the columns of its ledger block by block.
+
+    Args:
+        raw: the run.
+        mapping: names and semantics of its trainer.
+        gpus: devices as the user has them; None: as the log has them [1].
+        lora: only adapters were trained.
+        shape: `ModelShape`, for FLOPs.
 
     Attributes:
         rules: our quantity -> (confidence, rule in words).
@@ -51,31 +56,15 @@ class Accounts:
         notes: what a user must know.
     """
 
-    raw: RawRun
-    mapping: TrainerMapping
-    gpus: float | None = None
-    lora: bool = False
-    shape: Any = None
-    rules: dict[str, tuple[str, str]] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-    stalled: list[tuple[int, int, float]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        have = self.raw.rows.key_counts
-        self.keys = {name: (c, key) for name, c in self.mapping.quantities.items() if (key := c.pick(have))}
-        self.metric_keys = {name: (c, key) for name, c in self.mapping.metrics.items() if (key := c.pick(have))}
-        self.cost_keys = {name: (c, key) for name, c in self.mapping.costs.items() if (key := c.pick(have))}
-        self.phase_keys: dict[str, list[tuple[Choice, str]]] = {}
-        for name, choices in self.mapping.phases.items():
-            picked = [(c, key) for c in choices if (key := c.pick(have))]
-            if picked:
-                self.phase_keys[name] = picked
-        self.constants = dict(self.mapping.constants)
-        for name, text in self.mapping.config.items():
-            if name == "rollouts_per_step" and (found := from_config([text], self.raw.config)):
-                self.constants.setdefault("rollouts", found[0])
-        self._logged: dict[str, float] = {}
+    def __init__(
+        self, raw: RawRun, mapping: TrainerMapping, gpus: float | None = None, lora: bool = False, shape: Any = None
+    ) -> None:
+        super().__init__(raw, mapping)
+        self.gpus, self.lora, self.shape = gpus, lora, shape
+        self.rules: dict[str, tuple[str, str]] = {}
+        self.unknown: list[str] = []
+        self.stalled: list[tuple[int, int, float]] = []
+        self.notes: list[str] = []
         self._find_gpus()
         if self.cost_keys:  # a ledger like ours
             self.rules["gpu_seconds"] = self.rules["tokens"] = ("measured", "the run's own ledger")
@@ -86,35 +75,6 @@ class Accounts:
             self._place_evaluation()
             self._choose_tokens()
         self._find_stalls()
-
-    # -- columns ---------------------------------------------------------------------------------------------------
-
-    def value(self, block: Block, name: str, depth: int = 0) -> Array | None:
-        """One of our quantities or metrics for a block: from its key, a constant or a derivation; None if not there."""
-        held = self.keys.get(name) or self.metric_keys.get(name)
-        if held is not None:
-            choice, key = held
-            return block.get(key) * choice.scale
-        if name in self.constants:
-            return np.full(len(block.step), self.constants[name])
-        if name in self.mapping.derive and depth < 8:
-            found = Expression(self.mapping.derive[name])(lambda n: self.value(block, n, depth + 1))
-            return None if found is None else np.broadcast_to(np.asarray(found, dtype=float), block.step.shape)
-        return None
-
-    def known(self, name: str) -> bool:
-        """Whether a quantity has a key, a constant or a derivation whose names are known."""
-        if name in self.keys or name in self.metric_keys or name in self.constants:
-            return True
-        text = self.mapping.derive.get(name)
-        return text is not None and all(n != name and self.known(n) for n in Expression(text).names)
-
-    def phase(self, block: Block, name: str) -> Array:
-        """Seconds of a phase, 0 where the log has none."""
-        total = np.zeros(len(block.step))
-        for choice, key in self.phase_keys.get(name, []):
-            total += np.nan_to_num(block.get(key)) * choice.scale
-        return total
 
     # -- choices ---------------------------------------------------------------------------------------------------
 
@@ -176,10 +136,11 @@ class Accounts:
             self.notes.append(f"GPU-hours are not known: {ask}")
 
     def _same_gpus(self) -> bool:
-        counted = self._gpus_by_throughput()
+        counted = self.gpus_by_throughput()
         return counted is not None and self.gpus is not None and abs(counted - self.gpus) < 0.02 * self.gpus
 
-    def _gpus_by_throughput(self) -> float | None:
+    def gpus_by_throughput(self) -> float | None:
+        """GPUs by total tokens / (tokens per second and GPU x step time), the median of all steps; None if not known."""
         counts = []
         for block in self.raw.rows.blocks():
             parts = [self.value(block, n) for n in ("total_tokens", "tokens_per_gpu_second", "step_seconds")]
@@ -206,7 +167,7 @@ class Accounts:
             with np.errstate(divide="ignore", invalid="ignore"):
                 out = tokens / rate  # type: ignore[operator]
         elif self.time_rule == "elapsed":
-            out = self._growth(block, "elapsed_seconds")
+            out = self.growth(block, "elapsed_seconds")
         else:
             out = self.value(block, "step_seconds")
             if out is not None and self.mapping.semantics.get("averaged_over_logging"):
@@ -214,40 +175,6 @@ class Accounts:
         if out is None:
             return np.zeros(len(block.step))
         return np.clip(np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0), 0, None)
-
-    def steps_covered(self, block: Block) -> Array:
-        """Optimiser steps that each row stands for, where rows are averages over the steps since the last row."""
-        timed = self.value(block, "step_seconds")
-        out = np.ones(len(block.step))
-        if timed is None:
-            return out
-        last = self._logged.get("step", 0.0) if block.segment[0] == self._logged.get("segment", -1) else None
-        segment = self._logged.get("segment", -1)
-        for i in range(len(out)):
-            if not np.isfinite(timed[i]):
-                continue
-            if block.segment[i] != segment:
-                segment = int(block.segment[i])
-                last = self.raw.rows.resumed_from[segment] or 0
-            out[i] = max(1.0, block.step[i] - (last or 0)) if block.step[i] > (last or 0) else 1.0
-            last = float(block.step[i])
-        self._logged |= {"step": last or 0.0, "segment": float(segment)}
-        return out
-
-    def _growth(self, block: Block, name: str) -> Array:
-        """Increments of a cumulative column; the first row of a segment counts from 0 if the column fell, else from before."""
-        values = self.value(block, name)
-        out = np.zeros(len(block.step))
-        if values is None:
-            return out
-        last = self._logged.get(name, 0.0)
-        for i, value in enumerate(values.tolist()):
-            if not math.isfinite(value):
-                continue
-            out[i] = value - last if value >= last else value
-            last = value
-        self._logged[name] = last
-        return out
 
     def _place_evaluation(self) -> None:
         said = {n: self.mapping.semantics.get(f"{n}_in_step_time", False) for n in ("evaluation", "overhead")}
@@ -313,7 +240,7 @@ class Accounts:
         get = lambda name: np.nan_to_num(v) if (v := self.value(block, name)) is not None else np.zeros(n)  # noqa: E731
         total = get("total_tokens") if self.known("total_tokens") else np.zeros(n)
         if not self.known("total_tokens") and self.known("cumulative_tokens"):
-            total = self._growth(block, "cumulative_tokens")
+            total = self.growth(block, "cumulative_tokens")
         prompt, completion, rollouts = np.zeros(n), np.zeros(n), get("rollouts")
         if self.token_rule == "given":
             prompt, completion = get("prompt_tokens"), get("completion_tokens")
@@ -347,10 +274,6 @@ class Accounts:
 
     # -- the ledger ------------------------------------------------------------------------------------------------
 
-    def reset(self) -> None:
-        """Before another pass over the blocks: forget what cumulative columns had reached."""
-        self._logged.clear()
-
     def costs(self, block: Block) -> dict[str, Array]:
         """The cost of each row by `ComputeCost` field, shape ``(n_rows,)`` each."""
         n = len(block.step)
@@ -377,7 +300,7 @@ class Accounts:
                 ratio = self.value(block, "total_tokens") / self.value(block, "tokens_per_gpu_second")  # type: ignore[operator]
                 whole = np.nan_to_num(ratio, nan=0.0, posinf=0.0)
                 if self.gpus is None:
-                    self.gpus = self._gpus_by_throughput()
+                    self.gpus = self.gpus_by_throughput()
                 whole = np.where((whole == 0) & (wall > 0), wall * (self.gpus or 0.0), whole)
                 devices = np.where(wall > 0, whole / wall, self.gpus or 0.0)
             else:

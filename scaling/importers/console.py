@@ -45,24 +45,19 @@ def chunks(path: Path, progress: Callable[[int], Any] | None = None) -> Iterator
     Raises:
         ForeignLogError: a single line is larger than 64 MiB: no text log.
     """
-    rest = b""
     try:
         with open_log(path) as f:
             while piece := f.read(CHUNK):
+                if piece[-1:] != b"\n":
+                    piece += f.readline(MAX_LINE)
+                torn = piece[-1:] != b"\n"
+                if torn and len(piece) >= MAX_LINE:
+                    raise ForeignLogError(f"{path} must be a text log, it has a line of more than 64 MiB")
                 if progress:
                     progress(len(piece))
-                cut = piece.rfind(b"\n") + 1
-                if not cut:
-                    rest += piece
-                    if len(rest) > MAX_LINE:
-                        raise ForeignLogError(f"{path} must be a text log, it has a line of more than 64 MiB")
-                    continue
-                yield rest + piece[:cut], False
-                rest = piece[cut:]
+                yield piece, torn
     except (gzip.BadGzipFile, EOFError, OSError) as error:
         raise ForeignLogError(f"{path} cannot be read to its end: {error}") from error
-    if rest:
-        yield rest, True
 
 
 def looks_binary(path: Path) -> bool:

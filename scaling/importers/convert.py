@@ -140,7 +140,7 @@ def _record(
     shape = {} if accounts.shape is None else {"params": accounts.shape.params, "shape": asdict(accounts.shape)}
     confidence = accounts.rules.get("gpu_seconds", accounts.rules.get("tokens", ("derived", "")))[0]
     if accounts.time_rule == "throughput" and accounts.gpus is None:
-        accounts.gpus = accounts._gpus_by_throughput()
+        accounts.gpus = accounts.gpus_by_throughput()
     rules = {name: {"confidence": c, "rule": rule} for name, (c, rule) in accounts.rules.items()}
     if accounts.shape is not None and "total_flops" not in unknown:
         rules["total_flops"] = {"confidence": "derived", "rule": "rollouts at their mean lengths x the model's shape"}

@@ -8,17 +8,15 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scaling import records
 from scaling.errors import RecordError
+from scaling.importers.lines import EvalColumns, StepColumns, eval_dicts, eval_text
 from scaling.importers.mapping import TrainerMapping
 from scaling.importers.rows import Rows
 from scaling.importers.values import safe_name
 from scaling.runs import RunTable, assemble, build_table
-
-if TYPE_CHECKING:
-    from scaling.importers.lines import StepColumns
 
 __all__ = ["Explanation", "ImportedRun", "RawRun", "Written", "to_table", "write"]
 
@@ -102,7 +100,7 @@ class ImportedRun:
     """
 
     record: records.RunRecord
-    blocks: Callable[[], Iterator[tuple[StepColumns, list[dict[str, Any]]]]]
+    blocks: Callable[[], Iterator[tuple[StepColumns, list[EvalColumns]]]]
     explanation: Explanation
     rows: int = 0
     skipped: list[records.Skipped] = field(default_factory=list)
@@ -145,15 +143,16 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
     fresh = out / f".{target.name}.{os.getpid()}.tmp"
     try:
         fresh.mkdir(parents=True)
-        with (fresh / records.STEPS).open("w", encoding="utf-8") as steps, (fresh / records.EVALS).open("w") as evals:
-            for columns, lines in run.blocks():
+        with (fresh / records.STEPS).open("wb") as steps, (fresh / records.EVALS).open("wb") as evals:
+            for columns, scored in run.blocks():
                 if run.rows > MANY_ROWS:
                     steps.write(columns.text())
+                    evals.write(eval_text(scored))
                 else:
-                    steps.writelines(_encode(line) + "\n" for line in columns.dicts())
-                evals.writelines(_encode(line) + "\n" for line in lines)
+                    steps.writelines(_encode(line) for line in columns.dicts())
+                    evals.writelines(_encode(line) for line in eval_dicts(scored))
                 counts["step"] += len(columns)
-                counts["eval"] += len(lines)
+                counts["eval"] += sum(len(part.row) for part in scored)
                 for name, values in columns.cost.items():
                     cost[name] = cost.get(name, 0.0) + float(values.sum())
         records.write_run(fresh, run.record)
@@ -174,15 +173,19 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
 
 
 # lines hold finite numbers only, and no cycles
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+
+
+def _encode(line: dict[str, Any]) -> bytes:
+    return _JSON.encode(line).encode() + b"\n"
 
 
 def _assembled(run: ImportedRun) -> Any:
     steps: list[dict[str, Any]] = []
     evals: list[dict[str, Any]] = []
-    for columns, lines in run.blocks():
+    for columns, scored in run.blocks():
         steps += columns.dicts()
-        evals += lines
+        evals += eval_dicts(scored)
     files = run.record.provenance.get("files") or [""]
     return assemble(run.record, _numbered(steps), _numbered(evals), path=Path(files[0]), skipped=run.skipped)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scaling.errors import ForeignLogError
@@ -108,6 +109,69 @@ def test_what_a_console_adds_is_taken_off(tmp_path, prefix):
     table = load(put(tmp_path, ["noise global_step:3 - a/b:1", "Step 3: prose", *lines]), source="verl")
     assert table.steps["step"].tolist() == [1, 2, 3, 4, 5]
     assert table.steps["gpu_seconds"].to_numpy() == pytest.approx(np.full(5, HOURS), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda v: f"np.float64({v!r})",
+        lambda v: f"tensor({v!r}, device='cuda:0')",
+        lambda v: f"numpy.float32({v!r})",
+        lambda v: f"{v:.10e}",
+        lambda v: f"{v}\x1b[0m",
+    ],
+)
+def test_numbers_however_a_version_prints_them(tmp_path, form):
+    lines = []
+    for step in range(1, 8):
+        pairs = [f"{k}:{form(v)}" for k, v in step_data(step, evaluated=step % 3 == 0).items()]
+        lines.append(ray(" - ".join([f"step:{step}", *pairs])))
+    table = load(put(tmp_path, lines), source="verl")
+    plain_table = load(
+        put(tmp_path, [reprs(s, step_data(s, evaluated=s % 3 == 0)) for s in range(1, 8)], "plain.log"), source="verl"
+    )
+    for name in ("steps", "evals"):
+        a, b = (getattr(t, name).drop(columns="run_id") for t in (table, plain_table))
+        pd.testing.assert_frame_equal(a, b, rtol=1e-9)
+    assert not any("no number" in s.reason for s in table.skipped)
+
+
+def test_a_hundred_layouts_and_windows_line_ends_lose_nothing(tmp_path):
+    """Beyond the layouts that have an expression, and with line ends that none has, lines are read pair by pair."""
+    data = {}
+    for step in range(1, 301):
+        data[step] = step_data(step, evaluated=step % 7 == 0) | {
+            f"extra/{step % 100}/x": 1.0,
+            f"extra/{step % 3} - y": 2,
+        }
+        if step % 50 == 0:
+            data[step] |= {f"val-core/new_{step}/acc/mean@1": 0.5}  # a benchmark that comes later
+    table = load(put(tmp_path, [ray(reprs(s, d)) + "\r" for s, d in data.items()]), source="verl")
+    assert table.steps["reward"].tolist() == [d["critic/rewards/mean"] for d in data.values()]
+    assert table.steps["gpu_seconds"].to_numpy() == pytest.approx(np.full(300, HOURS), rel=1e-3)
+    assert len(table.evals) == 42 + 6 and table.evals["benchmark"].nunique() == 7
+    assert not any("no number" in s.reason for s in table.skipped)
+
+
+def test_many_rows_give_what_few_do(tmp_path, monkeypatch):
+    """Texts turned into numbers at once, with rows that only Python understands among them."""
+    lines = [reprs(s, step_data(s, evaluated=s % 5 == 0)) for s in range(1, 41)]
+    lines[20] = lines[20].replace("critic/rewards/mean:0.", "critic/rewards/mean:+0.")
+    path = put(tmp_path, lines)
+    few = load(path, source="verl")
+    monkeypatch.setattr("scaling.importers.rows.MANY_TEXTS", 1)
+    monkeypatch.setattr("scaling.importers.rows.BLOCK_ROWS", 7)
+    many = load(path, source="verl")
+    assert few.steps.equals(many.steps) and few.evals.equals(many.evals)
+    assert few.steps["reward"].tolist() == [0.2 + s / 1000 for s in range(1, 41)]
+
+
+def test_a_value_that_is_none_is_counted(tmp_path):
+    lines = [reprs(s, step_data(s)) for s in range(1, 6)]
+    lines[3] = lines[3].replace("actor/entropy:0.5", "actor/entropy:None")
+    table = load(put(tmp_path, lines), source="verl")
+    assert table.steps["entropy"].isna().tolist() == [False, False, False, True, False]
+    assert [s.reason for s in table.skipped] == ["1 value(s) of actor/entropy that are not finite"]
 
 
 def test_two_step_lines_printed_into_one(tmp_path):
