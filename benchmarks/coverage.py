@@ -137,10 +137,14 @@ Scores = dict[str, list[float]]  # "form:target" -> [low, high, truth, identifie
 
 
 def study(cell: Cell, index: int, draws: int) -> Scores:
-    rng = np.random.default_rng([index, *np.frombuffer(cell.key.encode(), dtype=np.uint8)])
+    rng = _rng(cell, index)
     return {"intervals": _intervals, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](
         cell, index, draws, rng
     )
+
+
+def _rng(cell: Cell, index: int) -> np.random.Generator:
+    return np.random.default_rng([index, *np.frombuffer(cell.key.encode(), dtype=np.uint8)])
 
 
 def _simulated(cell: Cell, rng: np.random.Generator) -> tuple[Law, Curve]:
@@ -158,12 +162,17 @@ def _intervals(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> 
             out[f"{form}:asymptote"] = [*f.interval("asymptote"), ASYMPTOTE, 0.0]
         band = f.forecast([target])
         out[f"{form}:forecast"] = [float(band.low[0]), float(band.high[0]), float(law(target)), 0.0]
-    if index < PROFILES:
-        series = prepare(curve).positive[0]
-        own = LAWS[cell.truth]
-        if cell.truth != "log_linear":
-            out["profile:asymptote"] = [*profile_interval(own, series, rho=cell.rho), ASYMPTOTE, 0.0]
-        out["profile:forecast"] = [*profile_interval(own, series, at=target, rho=cell.rho), float(law(target)), 0.0]
+    return out
+
+
+def profiles(cell: Cell, index: int) -> Scores:
+    """The profile intervals of the true law that knows rho, for the very curve of an intervals study."""
+    law, curve = _simulated(cell, _rng(cell, index))
+    series, own, target = prepare(curve).positive[0], LAWS[cell.truth], 4 * curve.compute[-1]
+    out: Scores = {}
+    if cell.truth != "log_linear":
+        out["profile:asymptote"] = [*profile_interval(own, series, rho=cell.rho), ASYMPTOTE, 0.0]
+    out["profile:forecast"] = [*profile_interval(own, series, at=target, rho=cell.rho), float(law(target)), 0.0]
     return out
 
 
@@ -221,7 +230,7 @@ def _items(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scor
 
 def _work(job):
     cell, indices, draws = job
-    return cell.key, [study(cell, i, draws) for i in indices]
+    return cell.key, [study(cell, i, draws) if draws else profiles(cell, i) for i in indices]
 
 
 def reduce_cell(studies: list[Scores]) -> dict[str, dict[str, float]]:
@@ -353,14 +362,22 @@ def main(argv: list[str] | None = None) -> None:
     results: dict[str, dict] = json.loads(out.read_text())["cells"] if out and out.exists() else {}
     wanted = [c for c in cells(tuple(args.part.split(","))) if args.only in c.key][:: args.every]
     todo = [c for c in wanted if c.key not in results]
-    jobs = [(c, range(a, min(a + 20, args.studies)), args.draws) for c in todo for a in range(0, args.studies, 20)]
+    bare = [c for c in wanted if c.part == "intervals" and "profile:forecast" not in results.get(c.key, {})]
+    jobs = [(c, range(PROFILES), 0) for c in bare]  # first: quick, and done in one piece
+    jobs += [(c, range(a, min(a + 20, args.studies)), args.draws) for c in todo for a in range(0, args.studies, 20)]
     parts: dict[str, list] = {}
+    widths: dict[str, dict] = {}
     start = time.time()
     pool = multiprocessing.Pool(args.workers) if args.workers > 1 else None
     for key, got in pool.imap_unordered(_work, jobs) if pool else map(_work, jobs):
-        parts.setdefault(key, []).extend(got)
-        if len(parts[key]) == args.studies:
-            results[key] = reduce_cell(parts.pop(key))
+        if "profile:forecast" in got[0]:
+            widths[key] = reduce_cell(got)
+        else:
+            parts.setdefault(key, []).extend(got)
+            if len(parts[key]) == args.studies:
+                results[key] = reduce_cell(parts.pop(key))
+        if key in results:
+            results[key] |= widths.get(key, {})
             if out:
                 temporary = out.with_suffix(".tmp")
                 temporary.write_text(json.dumps({"studies": args.studies, "draws": args.draws, "cells": results}))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -217,7 +218,7 @@ def run(args: argparse.Namespace) -> None:
     work.mkdir(parents=True, exist_ok=True)
     have = {(row["key"], row["arm"]) for row in _lines(work / "arms.jsonl")}
     every = list(PLANS[args.plan]())[args.start :: args.stride]
-    jobs = [j for j in every if args.only in f"{j.piece}:{j.key}" and not all((j.key, a) in have for a in j.arms)]
+    jobs = [j for j in every if re.search(args.only, f"{j.piece}:{j.key}") and not all((j.key, a) in have for a in j.arms)]
     deadline, waiting = time.monotonic() + args.seconds, iter(jobs)
     left = len(jobs)
     print(f"{len(every) - left} of {len(every)} jobs done, {left} to do", flush=True)
@@ -283,7 +284,7 @@ def main() -> None:
         if name == "run":
             sub.add_argument("--workers", type=int, default=1, help="processes, one thread each")
             sub.add_argument("--seconds", type=float, default=450.0, help="begin no job after so long")
-            sub.add_argument("--only", default="", help="only jobs whose piece:key contains this")
+            sub.add_argument("--only", default="", help="only jobs whose piece:key has this pattern")
             sub.add_argument("--start", type=int, default=0, help="with --stride: every so many-th job, from this one")
             sub.add_argument("--stride", type=int, default=1, help="to spread a plan over machines")
         if name == "collect":
