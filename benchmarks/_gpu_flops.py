@@ -34,8 +34,9 @@ def counted_and_measured(config: Any, folder: Path) -> tuple[dict[str, float], d
         output_dir=folder / "out", base=base.path if config.grpo.beta else None,
     )  # fmt: skip
     trainer.args.save_strategy = "no"
-    if trainer.ref_model is not None:
-        trainer.ref_model.set_attn_implementation("eager")
+    reference: Any = trainer.ref_model
+    if reference is not None:
+        reference.set_attn_implementation("eager")
     counter = Counter(trainer, shape_of(config.model, task))
     measured = {"generation": 0.0, "scoring": 0.0, "training": 0.0}
     inside = {"prepare": 0.0}

@@ -119,7 +119,7 @@ def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: P
     task = build(config.task)
     model, tokenizer = load(config.model, task)
     shape = shape_of(config.model, task)
-    trainer = build_trainer(
+    trainer: Any = build_trainer(
         config,
         model=model,
         tokenizer=tokenizer,
@@ -176,7 +176,7 @@ def product_rate(device: str, dtype: str, n: int) -> float:
         wait(device)
         start = time.perf_counter()
         for _ in range(repeat):
-            a @ b
+            torch.mm(a, b)
         wait(device)
         times.append(time.perf_counter() - start)
     return 2 * n**3 * repeat / min(times[1:])
