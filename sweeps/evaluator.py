@@ -6,8 +6,9 @@ never changes the weights: every evaluation restores all random states.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,17 @@ class Evaluator(TrainerCallback):
         return evaluation_steps(early=self.config.early, every=self.config.every, last=last, affordable=affordable)
 
     def evaluate(self, step: int, *, base: bool = False) -> None:
-        """Evaluate all benchmarks that are due at ``step`` and write their lines; the first rank does it for all."""
+        """Evaluate all benchmarks that are due at ``step`` and write their lines.
+
+        The first rank does it for all; where each rank holds a part of the weights, all sample the same and the first writes.
+        """
         with first_rank_works():
-            if self.meter.is_main:
+            if self.meter.is_main or self._sharded:
                 self._evaluate(step, base=base)
+
+    @property
+    def _sharded(self) -> bool:
+        return self.meter.counter is not None and is_sharded(self.meter.counter.trainer)
 
     def _evaluate(self, step: int, *, base: bool) -> None:
         start = time.perf_counter()
@@ -146,7 +154,7 @@ class Evaluator(TrainerCallback):
                 rows[f"eval/{name}/greedy"] = greedy.accuracy
             if self.shown and self.meter.tracker is not None:
                 self.meter.tracker.log_completions(step, _examples(name, benchmark, sampled, self.shown))
-            if base:
+            if base and self.meter.is_main:
                 self.say(_base_line(name, benchmark, sampled))
         if not base or not self.one_cost:  # what a later point will cost: without the base's best decoding, done once
             self.one_cost = regular or self.one_cost
@@ -180,16 +188,20 @@ class Evaluator(TrainerCallback):
         return total
 
     def _sample(self, benchmark: Benchmark, setting: BenchmarkConfig, step: int, **how: Any) -> Sampled:
-        return sample(
-            self.model, self.tokenizer, self.task, benchmark, shape=self.shape,
-            max_completion_length=setting.max_completion_length or None, problems=setting.problems or None,
-            batch=self.config.batch, seed=self.config.seed * 1_000_003 + step, **how,
-        )  # fmt: skip
+        trainer = self.meter.counter.trainer if self.meter.counter is not None and self._sharded else None
+        with whole_model(trainer, self.model) as model:
+            return sample(
+                model, self.tokenizer, self.task, benchmark, shape=self.shape,
+                max_completion_length=setting.max_completion_length or None, problems=setting.problems or None,
+                batch=self.config.batch, seed=self.config.seed * 1_000_003 + step, **how,
+            )  # fmt: skip
 
     def _write(
         self, step: int, name: str, setting: BenchmarkConfig, decoding: str, successes: list[int], sampled: Sampled,
         *, temperature: float, k: int | None = None,
     ) -> None:  # fmt: skip
+        if not self.meter.is_main:
+            return
         self.out.write({
             "segment": self.segment, "step": step, "time": round(time.time(), 3), "cost": self.meter.cost.to_dict(),
             "benchmark": name, "k": k or sampled.k, "successes": successes,
@@ -212,6 +224,26 @@ class Evaluator(TrainerCallback):
         for k in setting.pass_k:
             rows[f"eval/{name}/pass@{k}"] = float(pass_at_k(sampled.successes, sampled.k, k).mean())
         return rows
+
+
+def is_sharded(trainer: Any) -> bool:
+    """Whether a rank holds only a part of the weights (FSDP, DeepSpeed): one rank alone cannot run the model."""
+    return bool(getattr(trainer, "is_fsdp_enabled", False) or getattr(trainer, "is_deepspeed_enabled", False))
+
+
+@contextlib.contextmanager
+def whole_model(trainer: Any, model: Any) -> Iterator[Any]:
+    """The model for sampling: ``model`` itself, or gathered over the ranks of a trainer that shards it, as TRL does."""
+    if trainer is None:
+        yield model
+        return
+    from trl.models.utils import unwrap_model_for_generation
+
+    with (
+        unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as whole,
+        trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
+    ):
+        yield whole
 
 
 def _check_pass_k(name: str, setting: BenchmarkConfig, benchmark: Benchmark) -> None:

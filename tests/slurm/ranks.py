@@ -32,6 +32,8 @@ def train(config: Any) -> None:
 
     evaluator.sample, evaluator.Evaluator.on_train_begin = slow, impatient
     resumed, started = (config.run_dir / "checkpoints").exists(), time.monotonic()
+    if resumed:  # as with FSDP: every rank samples, the first writes
+        evaluator.is_sharded = lambda trainer: True
     train.train(config)
     rank = os.environ["RANK"]
     out = config.run_dir / f"rank{rank}.{os.environ['SLURM_JOB_ID']}.json"

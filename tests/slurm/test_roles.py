@@ -146,6 +146,9 @@ def test_two_real_ranks_lose_one_resume_and_stop_at_the_budget_together(cluster:
         mean = x["metrics"]["completion_length"]
         assert x["cost"]["training_flops"] == pytest.approx(16 * training_flops(shape, width, mean), rel=0.02)
         assert x["cost"]["generation_flops"] == pytest.approx(16 * generation_flops(shape, width, mean), rel=0.02)
+    evals = [json.loads(x) for x in (run / "evals.jsonl").read_text().splitlines()]
+    last = [(x["step"], x["sampling"]["decoding"]) for x in evals if x["segment"] == 1]
+    assert last == [(segments[1]["final_step"], how) for how in ("sampled", "greedy")], "each once"
     ranks = [json.loads(p.read_text()) for p in sorted(run.glob("rank*.json"))]
     assert [r["rank"] for r in ranks] == ["0", "1"] and len({r["node"] for r in ranks}) == 2
     assert record(run)["devices"] == 2
