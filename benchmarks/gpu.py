@@ -48,6 +48,11 @@ def main() -> int:
     args = parser.parse_args()
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        import torch
+
+        if not torch.cuda.is_available():
+            sys.exit("error: torch sees no CUDA device; --device cpu --tiny tries the program without one")
     if args.command == "correctness":
         from _gpu_correctness import check
 
