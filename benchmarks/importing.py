@@ -1,7 +1,8 @@
 """Importing against its peers, as ratios measured in the same run: python -m benchmarks.importing [--megabytes 500] [--only NAME]
 
-console   a verl console log of 500 MB against reading the same file line by line in Python, with peak memory; once with a
-          step line every 100 kB among worker output and samples, once with nothing but step lines
+console   verl console logs of 500 MB against reading the same file line by line in Python, with peak memory: samples and
+          worker output with a step line every 100 kB (what makes a log that large); the mix of a public log of 211 steps,
+          where 57 % of the bytes are step lines; nothing but step lines, the worst case. In CPU time, both of one thread
 wandb     a .wandb log against `wandb leet inspect --json`, both in a fresh process, rows compared
 pull      runs a second from a loopback W&B server against `scan_history` run by run, same client, same server
 """
@@ -16,25 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 LINES = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()
 for line in open(sys.argv[1], encoding="utf-8", errors="replace"):
     pass
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 IMPORT = """
 import resource, sys, time
 from scaling.importers import read_runs, write
 import scaling.runs, yaml, scaling.importers.verl
-start = time.perf_counter()
+start = time.process_time()
 for run in read_runs(sys.argv[1], "verl"):
     write(run, sys.argv[2], force=True)
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
@@ -47,34 +49,46 @@ def child(code: str, *arguments: object, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-def write_log(path: Path, megabytes: int, *, every: int) -> int:
-    """A console log with a step line after every ``every`` bytes of other output; returns its steps."""
+WORDS = "therefore the answer is \\boxed{42} step so we let x = 7 and prompt".split()
+
+
+def samples(rng: random.Random, ray: Callable[..., str]) -> list[str]:
+    """Printed samples, checkpoints and progress, in no order."""
+    out = [ray(" ".join(rng.choices(WORDS, k=rng.randint(3, 60)))) for _ in range(3000)]
+    out += [ray(f"INFO:2025-06-18 18:20:38,444:[Rank 2] Saved optim to /x/global_step_20/actor_{i}", actor="WorkerDict", pid=i)
+            for i in range(300)]  # fmt: skip
+    out += [ray(f"\rTraining Progress: {i}%|##   | {i}/210 [04:14<14:44:51, 254.02s/it]") for i in range(100)]
+    rng.shuffle(out)
+    return out
+
+
+def as_published(rng: random.Random, ray: Callable[..., str]) -> list[str]:
+    """Lines between steps by kind, number and mean length of a public log (verl, 7B on 8 GPUs, 211 steps, 12.3 lines a step):
+    progress bars with block characters, bare prefixes, checkpoint paths, warnings of workers; no samples.
+    """
+    bar = "Training Progress:  {0:2d}%|████▏     | {0}/210 [1:04:14<14:44:51, 254.02s/it]"
+    out = [ray(bar.format(i % 100)[: rng.randint(55, 75)]) for i in range(1160)]
+    out += [ray("") for _ in range(1780)]
+    path = "/data/share/checkpoints/gsm8k_math/a_run_of_a_group/global_step_20/actor/optim_world_size_8_rank_2.pt"
+    saved = (
+        f"INFO:2025-06-18 18:20:38,444:[Rank 2] Saved optim to /data/projects/of/somebody/on/a/shared/file/system{path}"
+    )
+    out += [ray(saved, actor="WorkerDict", pid=i) for i in range(570)]
+    lengths = [rng.choice((12, 12, 28, 28, 60, 100, 150, 210, 350)) for _ in range(8760)]
+    out += [
+        ray("".join(f"{rng.choice(WORDS)} " for _ in range(n // 5))[:n], actor="WorkerDict", pid=9) for n in lengths
+    ]
+    rng.shuffle(out)
+    return out
+
+
+def write_log(path: Path, megabytes: int, *, other: str, every: int) -> tuple[int, float]:
+    """A console log with a step line after every ``every`` bytes of other output; its steps, and the share of their bytes."""
     from tests.importers.verl_logs import CONFIG, dump, ray, step_data, three_decimals
 
     rng = random.Random(0)
-    words = [
-        "therefore",
-        "the",
-        "answer",
-        "is",
-        "\\boxed{42}",
-        "step",
-        "so",
-        "we",
-        "let",
-        "x",
-        "=",
-        "7",
-        "and",
-        "prompt",
-    ]
-    other = [ray(" ".join(rng.choices(words, k=rng.randint(3, 60)))) for _ in range(3000)]
-    other += [ray("INFO:2025-06-18 18:20:38,444:[Rank 2] Saved optim to /x/global_step_20/actor", actor="WorkerDict", pid=i)
-              for i in range(300)]  # fmt: skip
-    other += [ray(f"\rTraining Progress: {i}%|##   | {i}/210 [04:14<14:44:51, 254.02s/it]") for i in range(100)]
-    rng.shuffle(other)
-    noise = ("\n".join(other) + "\n").encode()
-    step, size, at = 0, 0, 0
+    noise = ("\n".join((samples if other == "samples" else as_published)(rng, ray)) + "\n").encode()
+    step = size = at = steps_size = 0
     with path.open("wb") as f:
         f.write(("\n".join(dump(CONFIG)) + "\n").encode())
         while size < megabytes * 1_000_000:
@@ -85,18 +99,33 @@ def write_log(path: Path, megabytes: int, *, every: int) -> int:
                 size += f.write(noise[at:cut])
                 at = cut
             step += 1
-            data = step_data(step, evaluated=step % 10 == 0) | {f"extra/metric_{i}": 0.5 for i in range(25)}
-            size += f.write((ray(three_decimals(step, data)) + "\n").encode())
-    return step
+            data = step_data(step, evaluated=step % 5 == 0)
+            data |= {
+                key: rng.random() * 10**i
+                for i in range(4)
+                for key in (f"extra/metric_{i}/mean", f"extra/metric_{i}/max")
+            }
+            data |= {f"extra/other_metric_of_the_actor_{i}/mean": rng.random() for i in range(25)}
+            data |= {"actor/entropy": rng.random(), "actor/pg_loss": rng.gauss(0, 0.1), "actor/grad_norm": rng.random()}
+            if step % 20 == 0:
+                data["timing_s/save_checkpoint"] = 30 * rng.random()
+            written = f.write((ray(three_decimals(step, data)) + "\n").encode())
+            size, steps_size = size + written, steps_size + written
+    return step, steps_size / size
 
 
 def console(megabytes: int) -> None:
     """Speed and memory of importing console logs."""
+    kinds = (
+        ("samples and worker output, a step line every 100 kB", "samples", 100_000, (megabytes // 10, megabytes)),
+        ("the mix of a public log", "published", 1265, (megabytes // 10, megabytes)),
+        ("step lines alone", "", 0, (megabytes // 10, megabytes)),
+    )
     with tempfile.TemporaryDirectory() as folder:
-        for title, every in (("a step line every 100 kB", 100_000), ("step lines alone", 0)):
-            for size in (megabytes // 10, megabytes) if every else (megabytes // 50, megabytes // 5):
+        for title, other, every, sizes in kinds:
+            for size in sizes:
                 log = Path(folder) / "train.log"
-                steps = write_log(log, size, every=every)
+                steps, share = write_log(log, size, other=other, every=every)
                 actual = log.stat().st_size / 1e6
                 pairs = []
                 for _ in range(3):
@@ -105,8 +134,8 @@ def console(megabytes: int) -> None:
                     pairs.append((lines / taken, lines, taken, memory))
                 ratio, lines, taken, memory = sorted(pairs)[1]
                 print(
-                    f"console, {title}: {actual:.0f} MB, {steps} steps: line by line {actual / lines:.0f} MB/s, import "
-                    f"{actual / taken:.0f} MB/s, ratio {ratio:.2f}, peak memory {memory:.0f} MiB",
+                    f"console, {title}: {actual:.0f} MB, {steps} steps ({share:.0%} of the bytes): line by line "
+                    f"{actual / lines:.0f} MB/s, import {actual / taken:.0f} MB/s, ratio {ratio:.2f}, peak memory {memory:.0f} MiB",
                     flush=True,
                 )
 

@@ -194,8 +194,8 @@ class Rows:
         for (_, texts), (keys, where) in layouts.items():
             columns = [names[k] for k in keys]
             read = _numbers if texts else np.array
-            flat = read(list(chain.from_iterable(rows[i][3] for i in where)))
-            table[np.ix_(where, columns)] = flat.reshape(len(where), -1)
+            flat: list[Any] = list(chain.from_iterable(rows[i][3] for i in where))
+            table[np.ix_(where, columns)] = read(flat).reshape(len(where), -1)
             present[columns] += len(where)
         finite = np.isfinite(table)
         table[~finite] = np.nan
