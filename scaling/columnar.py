@@ -213,7 +213,7 @@ def _costs(table: Any) -> dict[str, NDArray[Any]] | None:
         if child.type not in (pa.int64(), pa.float64()):
             return None
         exact = child.type == pa.int64() and (not child.null_count or isinstance(default, int))
-        values = child.fill_null(0).to_numpy(zero_copy_only=False)
+        values = (child.fill_null(0) if child.null_count else child).to_numpy(zero_copy_only=False)
         values = values if exact and values.sum(dtype=float) < 2**62 else values.astype(float)
         if not (np.isfinite(values).all() and (values >= 0).all()):
             return None

@@ -243,11 +243,19 @@ def check_eval(row: Mapping[str, Any]) -> str | None:
     if counts is not None:
         if not isinstance(k, int) or k < 1:
             return f"'k' must be an integer >= 1 beside 'successes', got {k!r}"
-        if not isinstance(counts, list) or not all(isinstance(c, (int, float)) and 0 <= c <= k for c in counts):
+        if not isinstance(counts, list) or not _within(counts, k):
             return f"'successes' must be a list of counts in 0..k={k}"
     elif not isinstance(row.get("score"), (int, float)):
         return "needs 'successes' with 'k', or a number 'score' where counts are not known"
     return None
+
+
+def _within(counts: list[Any], k: int) -> bool:
+    """Whether all are numbers in 0..k; of thousands of them, mostly small integers, none is looked at twice."""
+    different = set(map(type, counts))
+    if different <= {int, bool}:
+        return not counts or (min(counts) >= 0 and max(counts) <= k)
+    return all(isinstance(c, (int, float)) and 0 <= c <= k for c in counts)
 
 
 def _check_common(row: Mapping[str, Any]) -> str | None:

@@ -29,7 +29,7 @@ BASE_DECODINGS = ("greedy", "forced_trace")  # and maj@k: a base's best decoding
 class Rescaled:
     """A fit seen on an axis that is ``factor`` x its own: exact, since compute enters every law as a ratio to a scale.
 
-    It answers what figures ask: ``window``, ``identified`` and ``forecast``.
+    It answers what figures ask: ``window`` and ``forecast``.
     """
 
     fit: Fit
@@ -40,11 +40,6 @@ class Rescaled:
         """Fitted window in the unit of the new axis."""
         low, high = self.fit.window
         return low * self.factor, high * self.factor
-
-    @property
-    def identified(self) -> bool:
-        """Of the fit itself."""
-        return self.fit.identified
 
     def forecast(self, compute: Any, *, level: float = 0.9) -> Any:
         """The fit's forecast at the same compute in its own unit."""
@@ -155,13 +150,15 @@ def gather(
             f"{_some(shared)} shared a device with other runs: GPU-hours are shown but not fitted; FLOPs are fitted"
         )
     fits: dict[str, dict[str, Any]] = {axis: {} for axis in AXES}
+    judged = "total_flops" if curves["total_flops"] else "gpu_hours"  # the axis of tables; others are drawn only
+    factors = {g.name: _factor(curves["total_flops"], curves["gpu_hours"], g.name) for g in groups}
     work = [
         (axis, g.name, curves[axis][g.name], _after(curves, axis, g.name, fit_after))
         for axis in ("gpu_hours", "total_flops")
         for g in groups
-        if g.name in curves[axis] and not (axis == "gpu_hours" and g.shared)
+        if g.name in curves[axis] and not (axis == "gpu_hours" and (g.shared or factors[g.name]))
     ]
-    found = _fit_all([(c, law, after, draws, seed) for _, _, c, after in work], processes)
+    found = _fit_all([(c, law, after, draws, seed, axis == judged) for axis, _, c, after in work], processes)
     results = progress(found, len(work), "fitting curves") if progress else found
     for (axis, name, _, _), result in zip(work, results):
         if isinstance(result, str):
@@ -169,9 +166,11 @@ def gather(
         else:
             fits[axis][name] = result
     for group in groups:
-        if group.name in fits["total_flops"] and group.name in curves["pretraining_flops_ratio"]:
-            scaled = Rescaled(fits["total_flops"][group.name], 1 / group.pretraining_flops)
-            fits["pretraining_flops_ratio"][group.name] = scaled
+        done, factor = fits["total_flops"].get(group.name), factors[group.name]
+        if done is not None and factor and not group.shared:
+            fits["gpu_hours"][group.name] = Rescaled(done, factor)
+        if done is not None and group.name in curves["pretraining_flops_ratio"]:
+            fits["pretraining_flops_ratio"][group.name] = Rescaled(done, 1 / group.pretraining_flops)
     return Analysis(
         table,
         benchmark,
@@ -201,10 +200,11 @@ def _fit_all(work: list[tuple[Any, ...]], processes: int) -> Iterator[Fit | str]
 
 
 def _fit_one(job: tuple[Any, ...]) -> Fit | str:
-    curves, law, fit_after, draws, seed = job
+    curves, law, fit_after, draws, seed, judged = job
     try:
         found = fit(curves, law=law, fit_after=fit_after, draws=draws, seed=seed)
-        str(found.status)  # judged where it is fitted
+        if judged:
+            str(found.status)  # where it is fitted: in a process of its own
         return found
     except UnknownName:
         raise
@@ -234,6 +234,17 @@ def _curves_of(
         notes.append(f"{group.name} is not shown on {axis}: {error}")
         return []
     return [curve for members in grouped.values() for curve in members]
+
+
+def _factor(flops: Mapping[str, list[Curve]], hours: Mapping[str, list[Curve]], name: str) -> float | None:
+    """Hours for one FLOP, where that is the same at every evaluation of the group, as with derived costs; else None."""
+    by_run = {c.run_id: c.compute for c in hours.get(name, [])}
+    pairs = [(c.compute, by_run.get(c.run_id)) for c in flops.get(name, [])]
+    if not pairs or len(pairs) != len(by_run) or any(h is None or h.shape != f.shape for f, h in pairs):
+        return None
+    f, h = (np.concatenate(side) for side in zip(*pairs))
+    factor = float(h.sum() / f.sum()) if f.sum() > 0 else 0.0
+    return factor if factor > 0 and np.allclose(h, factor * f, rtol=1e-9, atol=0.0) else None
 
 
 def _after(

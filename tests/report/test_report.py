@@ -226,16 +226,40 @@ def test_thinning_moves_no_fitted_line(make_runs, tmp_path):
     assert np.allclose(ratio.forecast(x / 6e13).median, fit.forecast(x).median)
 
 
+def _uneven(table):
+    """The same runs with hours that are no multiple of their FLOPs, as measured hours are not."""
+    evals = table.evals.assign(gpu_hours=table.evals["gpu_hours"] ** 1.05)
+    return scaling.RunTable(table.runs, table.steps, evals)
+
+
 def test_several_processes_give_the_same_numbers(table, monkeypatch):
     from scaling.report import gather
 
-    one = gather.gather(table, draws=100, law="sigmoid")
+    one = gather.gather(_uneven(table), draws=100, law="sigmoid")
     monkeypatch.setattr(gather, "PARALLEL_RUNS", 1)
-    two = gather.gather(table, draws=100, law="sigmoid", processes=2)
+    two = gather.gather(_uneven(table), draws=100, law="sigmoid", processes=2)
     for axis in ("gpu_hours", "total_flops"):
+        assert one.fits[axis]
         for name, found in one.fits[axis].items():
             assert two.fits[axis][name].interval("asymptote") == found.interval("asymptote")
             assert two.fits[axis][name].status == found.status
+
+
+def test_hours_in_proportion_to_flops_are_not_fitted_twice_and_their_band_is_that_of_a_fit(table):
+    import numpy as np
+
+    from scaling.report.gather import Rescaled, gather
+
+    given, uneven = (gather(t, draws=100, law="sigmoid") for t in (table, _uneven(table)))
+    assert given.fits["gpu_hours"] and set(given.fits["gpu_hours"]) == set(uneven.fits["gpu_hours"])
+    assert not any(isinstance(f, Rescaled) for f in uneven.fits["gpu_hours"].values())
+    for name, scaled in given.fits["gpu_hours"].items():
+        assert isinstance(scaled, Rescaled)
+        own = scaling.fit(given.curves["gpu_hours"][name], draws=100, law="sigmoid")
+        assert scaled.window == pytest.approx(own.window, rel=1e-9)
+        at = np.geomspace(own.window[1] / 20, own.window[1] * 4, 9)
+        np.testing.assert_allclose(scaled.forecast(at).low, own.forecast(at).low, atol=1e-6)
+        np.testing.assert_allclose(scaled.forecast(at).high, own.forecast(at).high, atol=1e-6)
 
 
 @pytest.fixture
