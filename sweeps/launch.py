@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sweeps.launching.status import RunState, read_json, read_state
 
 __all__ = ["Interrupted", "SweepFailed", "advice", "launch", "start_runs", "watch_runs"]
 
+PATIENCE = 3600.0  # seconds that a watcher bears a scheduler that does not answer
 POLL = {"local": 0.5, "slurm": 3.0, "ray": 3.0}  # seconds between looks at a scheduler that others share
 
 
@@ -81,13 +82,35 @@ def watch_runs(notes: Notes, runs: Sequence[PlannedRun]) -> list[RunState]:
         Interrupted: Ctrl-C; the runs go on.
     """
     try:
-        states = watch(lambda: read_states(notes, runs), poll=POLL[runs[0].config.cluster.engine])
+        states = watch(_Patient(lambda: read_states(notes, runs)), poll=POLL[runs[0].config.cluster.engine])
     except KeyboardInterrupt:
         raise Interrupted(
             f"\nstopped watching; the runs go on\n{advice(notes.sweep_dir)}\n  watch again:   the same command"
         ) from None
     _report_failures(states, notes.sweep_dir)
     return states
+
+
+class _Patient:
+    """Reads states; a scheduler that stops answering is waited for, since the runs do not need it to go on.
+
+    Raises:
+        ScalingError: it did not answer at first, or not for `PATIENCE`.
+    """
+
+    def __init__(self, read: Callable[[], list[RunState]]) -> None:
+        self.read, self.last, self.since = read, [], 0.0
+
+    def __call__(self) -> list[RunState]:
+        try:
+            self.last, self.since = self.read(), 0.0
+        except ScalingError as error:
+            if not self.last or (self.since and time.monotonic() - self.since > PATIENCE):
+                raise
+            if not self.since:
+                self.since = time.monotonic()
+                print(f"{error}; the runs do not depend on it, still watching", flush=True)
+        return self.last
 
 
 def planned_from_notes(notes: Notes, state: RunState) -> PlannedRun | None:

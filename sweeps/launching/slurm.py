@@ -28,6 +28,7 @@ __all__ = ["SlurmError", "accounting", "cancel", "check", "refresh", "start"]
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 AT_WORK = {"RUNNING", "COMPLETING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING"}
+QUIET = {"", "None", "Priority"}  # a reason to wait that nobody has to act on
 TIMEOUT = 120  # seconds that a Slurm command may take
 
 
@@ -102,7 +103,8 @@ def refresh(notes: Notes, jobs: Sequence[Job]) -> list[Job]:
     active = [j for j in jobs if j.active and j.job_id]
     if not active:
         return list(jobs)
-    states = queue()
+    waiting = queue()
+    states = {name: state for name, (state, _) in waiting.items()}
     gone = [j for j in active if states.get(str(j.job_id), "") not in WAITING | AT_WORK]
     unknown = [str(j.job_id) for j in gone if str(j.job_id) not in states and _end(notes, j) is None]
     states |= _sacct_states(unknown) if unknown else {}
@@ -113,9 +115,10 @@ def refresh(notes: Notes, jobs: Sequence[Job]) -> list[Job]:
             continue
         state = states.get(str(job.job_id), "GONE")
         if state in WAITING:
-            job = job.but(state="queued")
+            reason = waiting[str(job.job_id)][1]
+            job = job.but(state="queued", cause=None if reason in QUIET else f"Slurm says {reason}")
         elif state in AT_WORK:
-            job = job.but(state="running")
+            job = job.but(state="running", cause=None)
         else:
             job = _ended(notes, job, state)
             notes.write(job)
@@ -132,10 +135,11 @@ def cancel(notes: Notes, jobs: Sequence[Job]) -> None:
             notes.write(job.but(state="cancelled", ended=time.time()))
 
 
-def queue() -> dict[str, str]:
-    """State of this user's jobs that the controller still knows, array elements by ``array_task``."""
-    shown = _run(["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T"])
-    return dict(line.split("|", 1) for line in shown.splitlines() if "|" in line)
+def queue() -> dict[str, tuple[str, str]]:
+    """State of this user's jobs that the controller still knows and what they wait for, array elements by ``array_task``."""
+    shown = _run(["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T|%r"])
+    rows = [line.split("|", 2) for line in shown.splitlines() if line.count("|") >= 2]
+    return {name: (state, reason) for name, state, reason in rows}
 
 
 def accounting(job_ids: Sequence[str]) -> list[dict[str, Any]] | None:
@@ -169,26 +173,36 @@ def accounting(job_ids: Sequence[str]) -> list[dict[str, Any]] | None:
 
 
 def _check_one(cluster: ClusterConfig) -> None:
-    rows = [line.split("|") for line in _run(["sinfo", "--noheader", "--format=%R|%G"]).splitlines() if "|" in line]
+    shown = _run(["sinfo", "--noheader", "--format=%R|%G|%m|%D"])
+    rows = [fields for line in shown.splitlines() if len(fields := line.strip().split("|")) == 4]
     slurm = cluster.slurm
     partitions = sorted({r[0] for r in rows})
     for name in (slurm.partition or "").split(","):
         if name and name not in partitions:
             raise ConfigError(f"cluster.slurm.partition: must be one of {', '.join(partitions)}, got {name!r}")
     names = (slurm.partition or "").split(",")
-    gpus = max((_gpus(gres) for partition, gres in rows if not slurm.partition or partition in names), default=0)
+    mine = [r for r in rows if not slurm.partition or r[0] in names]
+    where = f"partition {slurm.partition}" if slurm.partition else "this cluster"
+    gpus = max((_gpus(r[1]) for r in mine), default=0)
     if cluster.gpus_per_node > gpus:
-        where = f"partition {slurm.partition}" if slurm.partition else "this cluster"
         raise ConfigError(
             f"cluster.gpus_per_node: must be at most {gpus}, the GPUs of a node of {where}, got {cluster.gpus_per_node}"
         )
+    memory = max((int(r[2].rstrip("+")) for r in mine), default=0) // 1024
+    if slurm.memory_gb is not None and 0 < memory < slurm.memory_gb:  # 0: the site does not state it
+        raise ConfigError(
+            f"cluster.slurm.memory_gb: must be at most {memory}, the memory of a node of {where}, got {slurm.memory_gb}"
+        )
+    nodes = max((sum(int(r[3]) for r in mine if r[0] == name) for name in {r[0] for r in mine}), default=0)
+    if cluster.nodes > nodes:
+        raise ConfigError(f"cluster.nodes: must be at most {nodes}, the nodes of {where}, got {cluster.nodes}")
     flags = [f"--{k}" if v is True else f"--{k}={v}" for k, v in _options(cluster).items() if v is not False]
     tried = subprocess.run(
         ["sbatch", "--test-only", f"--time={slurm.time_minutes}", "--ntasks-per-node=1", *flags, "--wrap=true"], capture_output=True, text=True, timeout=TIMEOUT
     )  # fmt: skip
     if tried.returncode:
         raise ConfigError(
-            f"cluster.slurm: sbatch says: {_last_line(tried.stderr)}; correct partition, account, qos, constraint or reservation"
+            f"cluster.slurm: sbatch says: {_last_line(tried.stderr)}; correct partition, account, qos, constraint, reservation or sbatch"
         )
 
 
@@ -294,5 +308,5 @@ def _run(argv: Sequence[str]) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Try ")]
     return lines[-1] if lines else "no reason given"

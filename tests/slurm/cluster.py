@@ -119,7 +119,12 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """Start a daemon again that `stop` stopped."""
-        argv = {"slurmdbd": ["slurmdbd", "-D"]}.get(name) or ["slurmd", "-D", "-N", name.partition("-")[2]]
+        argv = {"slurmdbd": ["slurmdbd", "-D"], "slurmctld": ["slurmctld", "-D"]}.get(name) or [
+            "slurmd",
+            "-D",
+            "-N",
+            name.partition("-")[2],
+        ]
         self._daemon(name, argv)
 
     def run(self, *argv: str) -> str:

@@ -163,12 +163,26 @@ def test_an_evaluation_is_one_array_survives_preemption_and_lists_its_failure(sh
     until(lambda: cluster.run("sacct", "-X", "-n", "-P", "-o", "State", "-j", job["job_id"]).split() == ["FAILED"])
 
 
+def test_a_controller_that_goes_away_ends_neither_watcher_nor_run(shell: Shell, cluster: Cluster) -> None:
+    launched = shell.start("sweep=o", "budget.steps=60", "name=seconds:0.25")
+    (run,) = until(lambda: [d for d in run_dirs(shell.runs / "o") if len(steps(d)) > 3])
+    cluster.stop("slurmctld")
+    try:
+        text = read_until(launched, "still watching")
+    finally:
+        cluster.start("slurmctld")
+    text += launched.communicate(timeout=120)[0]
+    assert launched.returncode == 0 and "1 finished" in text, text
+    assert steps(run) == list(range(1, 61)) and len(record(run)["segments"]) == 1
+
+
 def test_what_slurm_would_refuse_is_refused_first(shell: Shell, cluster: Cluster) -> None:
     for override, said in {
         "cluster.slurm.partition=nope": "error: cluster.slurm.partition: must be one of main, scavenge, got 'nope'",
         "cluster.gpus_per_node=3": "error: cluster.gpus_per_node: must be at most 2, the GPUs of a node of this cluster, got 3",
         "cluster.slurm.constraint=nope": "error: cluster.slurm: sbatch says: ",
-        "cluster.nodes=5": "error: cluster.slurm: sbatch says: ",
+        "cluster.nodes=5": "error: cluster.nodes: must be at most 4, the nodes of this cluster, got 5",
+        "cluster.slurm.memory_gb=90000": "error: cluster.slurm.memory_gb: must be at most ",
     }.items():
         out = shell.train("sweep=bad", override, ok=False)
         assert [line for line in out.splitlines() if line.startswith(said)], out
