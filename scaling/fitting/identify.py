@@ -34,10 +34,17 @@ _DRAWS = 150
 
 @dataclass(frozen=True)
 class Verdict:
-    """Outcome with its reasons."""
+    """Outcome with its reasons.
+
+    Attributes:
+        status: the outcome.
+        message: its reasons.
+        wide: whether the width of the asymptote's interval is among them, which more compute narrows.
+    """
 
     status: Status
     message: str
+    wide: bool = False
 
 
 def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds: dict, *, gain: float) -> Verdict:
@@ -63,7 +70,8 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
     low, high = quantile(draws["asymptote"][saturating], [0.05, 0.95])
     allowed = MAX_WIDTH if data.unit else MAX_WIDTH / 0.36 * gain
     reasons = []
-    if high - low > allowed:
+    wide = bool(high - low > allowed)
+    if wide:
         reasons.append(f"its 90 % interval [{low:.3f}, {high:.3f}] is wider than {allowed:.3g}")
     last = data.window[1]
     if "c_mid" in (draws.dtype.names or ()):
@@ -81,7 +89,7 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
             if r
         ]
     if reasons:
-        return Verdict(Status.NOT_IDENTIFIED, "; ".join(dict.fromkeys(reasons)))
+        return Verdict(Status.NOT_IDENTIFIED, "; ".join(dict.fromkeys(reasons)), wide)
     return Verdict(Status.IDENTIFIED, f"asymptote in [{low:.3f}, {high:.3f}] (90 %)")
 
 

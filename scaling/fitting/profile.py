@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import f as f_distribution
+from scipy.special import fdtri
 
 from scaling.fitting.marginal import Prior, Problem, Series, moments
 from scaling.fitting.quadrature import find_frame
@@ -93,7 +93,7 @@ def profile_interval(
             )
             return np.where(empty, np.inf, rss).min(0) + n_floor
 
-    limit = np.log1p(f_distribution.ppf(level, 1, n - k) / (n - k))
+    limit = np.log1p(fdtri(1, n - k, level) / (n - k))
     spread = float(np.ptp(series.y))
     low, high = float(series.y.min()) - 2 * spread, float(series.y.max()) + 6 * spread
     if np.isinf(at):

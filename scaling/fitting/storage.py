@@ -40,7 +40,7 @@ def save_fit(fit: Fit, path: str | Path) -> None:
             {"axis": c.axis, "metric": c.metric, "run_id": c.run_id, "samples_per_item": c.samples_per_item, "labels": c.labels}
             for c in fit.curves
         ],
-        "verdict": [str(fit.status), fit.message],
+        "verdict": [str(fit.status), fit.message, fit.verdict.wide],
         "form": fit.form, "weights": fit.weights, "axis": fit.axis, "metric": fit.metric, "window": fit.window, "seed": fit.seed,
         "skipped": fit.skipped, "notes": fit.notes, "n_items": fit.n_items, "fit_after": fit.fit_after, "options": fit.options,
         "certificate": None if fit.certificate is None else {k: np.asarray(v).tolist() for k, v in asdict(fit.certificate).items()},
@@ -90,7 +90,7 @@ def load_fit(path: str | Path) -> Fit:
         skipped=header["skipped"], notes=tuple(header["notes"]), n_items=header["n_items"], fit_after=header["fit_after"],
         options=options, certificate=None if certificate is None else Solution(**{k: np.array(v) for k, v in certificate.items()}),
         new_seed=_table(arrays, "new_seed") if "new_seed/law" in arrays else None,
-        given_verdict=Verdict(Status(header["verdict"][0]), header["verdict"][1]),
+        given_verdict=Verdict(Status(header["verdict"][0]), *header["verdict"][1:]),
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def summarise(fit: Fit, *, full: bool = False) -> str:
     lines.append(f"verdict: {fit.status} ({fit.message})")
     if fit.status in (Status.NOT_IDENTIFIED, Status.NO_TREND) and np.isfinite(low := fit.interval("asymptote")[0]):
         lines.append(f"  asymptote not identified: at least {low:.3f} (95 %)")
-        lines.append(f"  to settle it to +-{PRECISION}: {_settling(fit)}")
+        lines.append(f"  to settle it{_settling(fit)}")
     ahead = fit.window[1] * np.array([2.0, 4.0])
     band = fit.forecast(ahead)
     for c, m, a, b, factor in zip(ahead, band.median, band.low, band.high, (2, 4)):
@@ -121,10 +121,27 @@ def summarise(fit: Fit, *, full: bool = False) -> str:
 
 
 def _settling(fit: Fit) -> str:
+    """How much more compute would do, where the width of the interval is in doubt and compute narrows it; else what is."""
+    if fit.status == Status.NO_TREND:
+        return f": it must rise first, {fit.message}"
+    if not fit.verdict.wide:
+        return f": not a matter of its interval, which is narrow enough, but of this: {fit.message}"
     factors = more_compute(fit.draws, prepare(fit.curves, fit_after=fit.fit_after))
-    if not factors.size:
-        return "more than 20 x the compute so far"
-    low, middle, high = quantile(factors, [0.05, 0.5, 0.95])
+    low, middle, high = quantile(factors, [0.05, 0.5, 0.95]) if factors.size else (np.inf,) * 3
+    goal = f" to +-{PRECISION}"
     if not np.isfinite(middle):
-        return "more than 20 x the compute so far"
-    return f"{middle:.2g} x the compute so far (90 %: {low:.2g} to {f'{high:.2g}' if np.isfinite(high) else 'more than 20'})"
+        return f"{goal}: more than 20 x the compute so far"
+    if middle > 1.0:
+        most = f"{high:.2g}" if np.isfinite(high) else "more than 20"
+        return f"{goal}: {middle:.2g} x the compute so far (90 %: {low:.2g} to {most})"
+    if len(fit.curves) > 1:  # the noise of a curve is small enough, so it is the seeds that differ
+        return f"{goal}: more seeds rather than more compute, since it is the {len(fit.curves)} curves that differ"
+    laws = {}
+    for name in np.unique(fit.draws["law"]):
+        rows = fit.draws["law"] == name
+        if LAWS[str(name)].saturating and rows.mean() >= 0.05:
+            laws[LAWS[str(name)].__name__] = quantile(fit.draws["asymptote"][rows], [0.05, 0.95])
+    told = " and ".join(f"{name} [{a:.3f}, {b:.3f}]" for name, (a, b) in laws.items())
+    if len(laws) > 1:
+        return f": the laws must agree first, each is narrow by itself: {told}"
+    return f"{goal}: little more compute, if the noise is as small as most draws say"

@@ -121,6 +121,42 @@ def test_an_unidentified_asymptote_is_a_lower_bound_and_never_a_point():
     assert "not identified, at least" in repr(fit)
 
 
+def test_what_would_settle_the_asymptote_is_compute_only_where_its_interval_is_what_is_wide():
+    """Where a narrow interval is refused for another reason the summary says that reason, never '1 x the compute'."""
+    told = {}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        compute = np.geomspace(100, 100 * rng.uniform(10, 200), 40)
+        law = LogLinear(log_error=0.1, exponent=0.1) if seed % 2 else LAW
+        fit = scaling.fit(Curve(compute=compute, performance=law(compute) + rng.normal(0, 0.002, 40)), draws=200)
+        low, high = fit.interval("asymptote")
+        line = next((x for x in fit.summary().splitlines() if "to settle it" in x), "")
+        if fit.status == Status.NOT_IDENTIFIED and np.isfinite(low):
+            told[high - low > 0.08] = line
+            if high - low <= 0.08:
+                assert fit.message in line and " x the compute" not in line
+            else:
+                assert "to +-0.02" in line and ": 1 x" not in line
+    assert set(told) == {True, False}  # both kinds occurred
+
+
+def test_seeds_that_differ_are_settled_by_seeds_and_a_flat_curve_by_rising():
+    rng = np.random.default_rng(0)
+    compute = np.geomspace(100, 8000, 40)
+    runs = [
+        Curve(compute=compute, performance=LAW(compute) + shift + rng.normal(0, 0.001, 40), run_id=str(shift))
+        for shift in (-0.06, 0.0, 0.06)
+    ]
+    text = scaling.fit(runs, draws=200).summary()
+    assert "more seeds rather than more compute, since it is the 3 curves that differ" in text
+    flat = scaling.fit(_scores(0.3 + 0.006 * rng.normal(size=40)), law="power", draws=200)
+    assert (
+        flat.status == Status.NO_TREND
+        and "it must rise first" in flat.summary()
+        and " x the compute" not in flat.summary()
+    )
+
+
 def test_the_ensemble_leaves_laws_without_asymptote_out_of_the_asymptote():
     compute = np.geomspace(100, 5000, 40)
     y = LogLinear(log_error=0.1, exponent=0.1)(compute) + np.random.default_rng(0).normal(0, 0.003, 40)
