@@ -81,10 +81,10 @@ class Accounts(Quantities):
     def _find_gpus(self) -> None:
         found = from_config(self.mapping.gpus, self.raw.config)
         if self.gpus is not None:
-            if not self.gpus > 0:
-                raise ForeignLogError(f"--gpus must be > 0, got {self.gpus:g}")
+            if not 0 < self.gpus < 1e9:
+                raise ForeignLogError(f"--gpus must be > 0 and a number of devices, got {self.gpus:g}")
             self.gpus_rule = ("assumed", f"{self.gpus:g} GPUs, given by the user")
-        elif found and found[0] > 0:
+        elif found and 0 < found[0] < 1e9:
             self.gpus, self.gpus_rule = (
                 found[0],
                 ("derived", f"{found[0]:g} GPUs = {found[1]} of the configuration in the log"),

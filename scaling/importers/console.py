@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,7 @@ __all__ = ["chunks", "log_name", "looks_binary", "plain", "tag"]
 
 CHUNK = 1 << 20
 MAX_LINE = 64 << 20
+_UNREADABLE = (OSError, EOFError, zlib.error)  # the latter two and OSError's BadGzipFile: damaged compression
 _TAG = re.compile(rb"^\s*(?:\x1b\[[0-9;]*m)*\((\w+) (?:pid=(\d+))?[^)]*\)(?:\x1b\[[0-9;]*m)* ?")
 _REPEATED = re.compile(rb"\s*\[repeated \d+x across cluster\].*$")
 
@@ -56,7 +58,7 @@ def chunks(path: Path, progress: Callable[[int], Any] | None = None) -> Iterator
                 if progress:
                     progress(len(piece))
                 yield piece, torn
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
+    except _UNREADABLE as error:
         raise ForeignLogError(f"{path} cannot be read to its end: {error}") from error
 
 
@@ -65,7 +67,7 @@ def looks_binary(path: Path) -> bool:
     with open_log(path) as f:
         try:
             start = f.read(8192)
-        except (gzip.BadGzipFile, EOFError, OSError):
+        except _UNREADABLE:
             return True
     return b"\x00" in start
 

@@ -181,6 +181,8 @@ def _skipped(raw: RawRun) -> list[records.Skipped]:
     out = list(raw.skipped)
     if raw.rows.repeated:
         out.append(records.Skipped(raw.name, 0, f"{raw.rows.repeated} line(s) that only repeat the line before"))
+    if raw.rows.impossible:
+        out.append(records.Skipped(raw.name, 0, f"{raw.rows.impossible} row(s) with an impossible step"))
     for key, n in sorted(raw.rows.not_finite.items()):
         out.append(records.Skipped(raw.name, 0, f"{n} value(s) of {key} that are not finite"))
     return out

@@ -117,6 +117,12 @@ class TrainerMapping:
                 return key[len(prefix) :]
         return key
 
+    def steps(self, keys: Iterable[str]) -> list[str]:
+        """Those of a run's keys that hold the step, the preferred first, a tracker's prefix or not."""
+        keys = list(keys)
+        exact = [s for s in self.step if s in keys]
+        return exact + [k for s in self.step for k in keys if k not in exact and self.clean(k) == s]
+
     def wants(self, key: str) -> bool:
         """Whether the mapping has a use for a (cleaned) key."""
         return key in self._exact or self.evaluation(key) is not None  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ import yaml
 from scaling.errors import ForeignLogError
 from scaling.importers.imported import RawRun
 from scaling.importers.mapping import TrainerMapping, recognise
+from scaling.importers.rows import MAX_STEP
 from scaling.importers.series import add_series
 from scaling.importers.values import head, number
 from scaling.records import Skipped
@@ -93,12 +94,15 @@ def _points(file: Path, skipped: list[Skipped]) -> list[tuple[int, float, float]
     with file.open(encoding="utf-8", errors="replace") as f:
         for line_number, line in enumerate(f, 1):
             parts = line.split()
-            value = number(parts[1]) if len(parts) >= 2 else None
-            if value is None or not parts[0].lstrip("-").isdigit() or not line.endswith("\n"):
+            stamp, value = (number(parts[0]), number(parts[1])) if len(parts) >= 2 else (None, None)
+            if value is None or stamp is None or not math.isfinite(stamp) or not line.endswith("\n"):
                 skipped.append(Skipped(file.name, line_number, "not 'timestamp value step'"))
                 continue
-            step = int(parts[2]) if len(parts) > 2 and parts[2].isdigit() else 0
-            points.append((step, value, int(parts[0]) / 1000))
+            step = number(parts[2]) if len(parts) > 2 else 0.0
+            if step is None or not (0 <= step < MAX_STEP and step == int(step)):
+                skipped.append(Skipped(file.name, line_number, f"step must be a whole number, got {parts[2][:40]!r}"))
+                continue
+            points.append((int(step), value, stamp / 1000))
     return points
 
 

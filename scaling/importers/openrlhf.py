@@ -19,7 +19,7 @@ from scaling.records import Skipped
 
 __all__ = ["read"]
 
-_LINE = re.compile(rb"[Gg]lobal[_ ]step:? ?(\d+)(?: \[\w+\])?(?:: |, eval_metrics: )(\{[^\n\r]*)")
+_LINE = re.compile(rb"[Gg]lobal[_ ]step:? ?(\d{1,4000})(?: \[\w+\])?(?:: |, eval_metrics: )(\{[^\n\r]*)")
 _PAIR = re.compile(r"['\"]([^'\"]+)['\"]: ((?:[\w.]+\()*[-+]?(?:\d[\d.eE+-]*|nan|inf)\)*|tensor\([^)]*\)|[-+\w.]+)")
 
 

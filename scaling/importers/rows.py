@@ -21,6 +21,7 @@ from scaling.importers.values import number
 __all__ = ["Block", "Rows"]
 
 BLOCK_ROWS = 2048
+MAX_STEP = 1 << 40
 HELD_BYTES = 16 * 2**20
 MANY_TEXTS = 4096  # from here on, pyarrow's numbers save more than importing it takes
 
@@ -51,6 +52,7 @@ class Rows:
         key_counts: how often each key was seen with a finite number.
         not_finite: how often a key held NaN or an infinity, or a text that is no number.
         count: rows kept.
+        impossible: rows whose step is below 0 or beyond what any run reaches, left out.
         first: the first rows, by which a run is known again when its log has grown.
         opening: the first row's step, and whether it is of an optimiser step.
     """
@@ -59,6 +61,7 @@ class Rows:
     repeated: int = 0
     key_counts: dict[str, int] = field(default_factory=dict)
     not_finite: dict[str, int] = field(default_factory=dict)
+    impossible: int = 0
     count: int = 0
     first: list[Any] = field(default_factory=list)
     opening: tuple[int, bool] = (0, True)
@@ -87,8 +90,11 @@ class Rows:
             trained: whether the row is of an optimiser step (or only of an evaluation at that step).
         """
         last = self._last
-        if last is not None and step > last[0] and not self._restart:
+        if last is not None and last[0] < step < MAX_STEP and not self._restart:
             pass  # the usual case
+        elif not 0 <= step < MAX_STEP:
+            self.impossible += 1
+            return
         elif not self.resumed_from:
             self.resumed_from.append(None)
             self.opening = (step, trained)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.importers.imported import RawRun
+from scaling.importers.rows import MAX_STEP
 from scaling.importers.values import number
 
 __all__ = ["History", "add_history", "add_rows", "add_series"]
@@ -117,9 +118,10 @@ def add_history(run: RawRun, history: History, *, fallback: str | None = None) -
         fallback: key of the step for rows that have none of the mapping's step keys.
 
     Returns:
-        Rows that had something to offer but no step.
+        Rows that had something to offer but no whole number as their step.
     """
-    steps = [s for s in (*run.mapping.step, *([fallback] if fallback else ())) if s in history.columns]
+    steps = run.mapping.steps(history.columns)
+    steps += [fallback] if fallback in history.columns and fallback not in steps else []
     step = np.full(history.count, np.nan)
     for key in steps:
         step = np.where(np.isfinite(step), step, history.columns[key])
@@ -128,7 +130,7 @@ def add_history(run: RawRun, history: History, *, fallback: str | None = None) -
     useful = np.zeros(history.count, dtype=bool)
     for key, column in history.columns.items():
         name = run.mapping.clean(key)
-        if key in (*run.mapping.step, fallback, "_step", "_timestamp"):
+        if key in steps or key in (*run.mapping.step, "_step", "_timestamp"):
             continue
         if not run.mapping.wants(name):
             run.unused[key] = run.unused.get(key, 0) + int(np.isfinite(column).sum())
@@ -138,6 +140,6 @@ def add_history(run: RawRun, history: History, *, fallback: str | None = None) -
         trained |= there & run.mapping.trains(name)
         if name != "_runtime":
             useful |= there
-    placed = useful & np.isfinite(step) & (step >= 0)
+    placed = useful & (step >= 0) & (step < MAX_STEP) & (step == np.floor(step))
     run.rows.add_columns(step[placed].astype(np.int64), {k: c[placed] for k, c in columns.items()}, trained[placed])
     return int((useful & ~placed).sum())

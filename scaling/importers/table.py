@@ -14,7 +14,7 @@ from scaling.importers.console import log_name, looks_binary
 from scaling.importers.imported import RawRun
 from scaling.importers.mapping import TrainerMapping
 from scaling.importers.series import add_rows
-from scaling.importers.values import head, number
+from scaling.importers.values import head, number, one_line
 from scaling.records import Skipped
 
 __all__ = ["flatten", "read"]
@@ -54,7 +54,7 @@ def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | N
         )
         lost = add_rows(run, numbers)
         if lost:
-            run.skipped.append(Skipped(path.name, 0, f"{lost} row(s) without a step"))
+            run.skipped.append(Skipped(path.name, 0, f"{lost} row(s) without a whole step number"))
         run.skipped += skipped
         skipped = []
         out.append(run)
@@ -66,6 +66,8 @@ def _rows(path: Path, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
     if start.startswith(b"PAR1") or path.suffix == ".parquet":
         yield from _parquet(path)
         return
+    if start.startswith(b"\x1f\x8b"):
+        raise ForeignLogError(f"{path} must be CSV, JSONL or parquet, it is gzip-compressed: unpack it first")
     if looks_binary(path):
         raise ForeignLogError(f"{path} must be CSV, JSONL or parquet, it is binary")
     if path.suffix in (".jsonl", ".json", ".ndjson") or start.lstrip().startswith(b"{"):
@@ -78,7 +80,7 @@ def _csv(path: Path, skipped: list[Skipped]) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(1 << 24)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as f:
         delimiter = "\t" if path.suffix == ".tsv" else ","
-        reader = csv.reader(f, delimiter=delimiter, strict=False)
+        reader = csv.reader(f, delimiter=delimiter, strict=True)  # an open quote swallows lines
         try:
             names = next(reader, [])
             if len(set(names)) < len(names):
@@ -147,4 +149,4 @@ def flatten(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _near(name: str, columns: dict[str, None]) -> str:
     close = difflib.get_close_matches(name, list(columns), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}map it with --mapping; its columns: {', '.join(list(columns)[:20])}"
+    return f"{hint}map it with --mapping; its columns: {one_line(', '.join(list(columns)[:20]))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from scaling.importers.imported import RawRun
 from scaling.importers.mapping import TrainerMapping
 from scaling.importers.series import add_rows
 from scaling.importers.values import head, number
+from scaling.records import Skipped
 
 __all__ = ["read"]
 
@@ -39,7 +41,8 @@ def read(path: str | Path, mapping: TrainerMapping, progress: Callable[[int], An
         if progress:
             progress(file.stat().st_size)
         home = file.parent.parent if file.parent.name.startswith("checkpoint-") else file.parent
-        reached = int(number(state.get("global_step")) or 0)
+        reached = number(state.get("global_step")) or 0.0
+        reached = int(reached) if math.isfinite(reached) else 0
         if home not in best or reached >= best[home][0]:
             best[home] = (reached, file, state)
     return [_run(home, *found, mapping) for home, found in best.items()]
@@ -64,10 +67,10 @@ def _run(home: Path, reached: int, file: Path, state: dict[str, Any], mapping: T
         if isinstance(entry, dict):
             rows.append({k: v for k, raw in entry.items() if (v := number(raw)) is not None})
     lost = add_rows(run, rows, fallback="step")
+    if odd := len(state["log_history"]) - len(rows):
+        run.skipped.append(Skipped(file.name, 0, f"{odd} entries of log_history that are no JSON object"))
     if lost:
-        from scaling.records import Skipped
-
-        run.skipped.append(Skipped(file.name, 0, f"{lost} row(s) without a step"))
+        run.skipped.append(Skipped(file.name, 0, f"{lost} row(s) without a whole step number"))
     run.config = {
         k: v for k, v in state.items() if k in ("train_batch_size", "num_train_epochs", "max_steps", "logging_steps")
     }

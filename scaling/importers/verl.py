@@ -24,7 +24,7 @@ from scaling.records import Skipped
 
 __all__ = ["read"]
 
-_STEP = re.compile(r"step:(\d+)(?= - )")
+_STEP = re.compile(r"step:(\d{1,4000})(?= - )")
 _NEXT = re.compile(r"(?:\x1b\[[0-9;]*m)*\(\w+ pid=\d+")  # another line that was printed into this one
 _OVERRIDE = re.compile(r"(?:^|\s)['\"]?\+{0,2}([A-Za-z_][\w.]*\.[\w.]+)=((?:\[[^\]]*\])|[^\s'\"]*)")
 MAX_PREFIX = 4096

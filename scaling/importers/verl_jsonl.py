@@ -38,7 +38,7 @@ def read_jsonl(path: Path, mapping: TrainerMapping, progress: Callable[[int], An
             try:
                 row = json.loads(raw)
                 step, data = row["step"], row["data"]
-                if not isinstance(step, int) or not isinstance(data, dict):
+                if not isinstance(step, int) or isinstance(step, bool) or not isinstance(data, dict):
                     raise TypeError
             except (ValueError, KeyError, TypeError, RecursionError):
                 reason = "torn last line" if torn else 'not {"step": N, "data": {...}}'

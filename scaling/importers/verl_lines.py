@@ -128,7 +128,7 @@ class Layouts:
             before, after = (re.escape(around[1]), re.escape(around[3])) if around else ("", "")
             value = r"[^ ,)]++" if around else r"[^ ]++" if i + 1 < len(read) else r"[^ \r\x1b]++"
             parts.append(f"{re.escape(key)}:{before}{f'({value})' if wanted else value}{after}")
-        return re.compile(r"step:(\d+) - " + " - ".join(parts) + _TAIL)
+        return re.compile(r"step:(\d{1,4000}) - " + " - ".join(parts) + _TAIL)
 
 
 def _unwrapped(pair: str) -> tuple[str, str] | None:

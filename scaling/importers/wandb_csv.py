@@ -14,7 +14,7 @@ from scaling.errors import ForeignLogError
 from scaling.importers.console import looks_binary
 from scaling.importers.imported import RawRun
 from scaling.importers.mapping import TrainerMapping, recognise
-from scaling.importers.values import head, number
+from scaling.importers.values import head, number, one_line
 from scaling.records import Skipped
 
 __all__ = ["read_exports"]
@@ -65,13 +65,26 @@ def _read_one(
     head(path)
     if looks_binary(path):
         raise ForeignLogError(f"{path} must be a CSV export of W&B, it is binary")
+    try:
+        _read_cells(path, runs, files, metrics, skipped)
+    except csv.Error as error:
+        raise ForeignLogError(f"{path} must be a CSV export of W&B: {error}") from error
+
+
+def _read_cells(
+    path: Path,
+    runs: dict[str, dict[int, dict[str, float]]],
+    files: dict[str, list[str]],
+    metrics: dict[str, dict[str, None]],
+    skipped: list[Skipped],
+) -> None:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as f:
-        reader = csv.reader(f)
+        reader = csv.reader(f, strict=True)
         names = next(reader, [])
         parsed = [(i, m) for i, n in enumerate(names[1:], 1) if (m := _COLUMN.match(n)) and not m["side"]]
         if not parsed:
             raise ForeignLogError(
-                f"{path} must be a CSV export of a W&B chart (columns 'RUN - METRIC'), got {', '.join(names[:4])}; for any other "
+                f"{path} must be a CSV export of a W&B chart (columns 'RUN - METRIC'), got {one_line(', '.join(names[:4]))}; for any other "
                 "table use the source 'table'"
             )
         if re.search(r"time", names[0], re.I):

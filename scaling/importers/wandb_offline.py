@@ -84,7 +84,7 @@ def to_raw(
     )  # fmt: skip
     if "model_type" in config and ("hidden_size" in config or "n_embd" in config):
         run.model_config = config  # the trainer merged the model's configuration into the run's
-    has_step = any(step in keys for step in run.mapping.step)
+    has_step = bool(run.mapping.steps(keys))
     lost = 0
     for part in fragments:
         run.rows.restart()
