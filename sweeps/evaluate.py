@@ -33,7 +33,7 @@ from sweeps.run_dir import RunDirectory, complete_checkpoints, write_json
 from sweeps.schema import Strict
 from sweeps.stop import requested
 
-__all__ = ["AfterTheFact", "evaluate_job", "evaluate_run", "kept_weights", "main", "missing", "pick"]
+__all__ = ["AfterTheFact", "composed", "evaluate_job", "evaluate_run", "kept_weights", "main", "missing", "pick"]
 
 
 class AfterTheFact(Strict):
@@ -290,13 +290,13 @@ def _named(task_json: str, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]
             raise ConfigError(
                 f"benchmarks: {name!r} is neither a benchmark of the run's task nor a task config; known: {', '.join(options)}"
             )
-        task = build(_composed((f"task={name}",)).task)
+        task = build(composed((f"task={name}",)).task)
         for key, benchmark in task.benchmarks().items():
             out[name if len(task.benchmarks()) == 1 else f"{name}/{key}"] = (task, benchmark)
     return out
 
 
-def _composed(overrides: Sequence[str]) -> RunConfig:
+def composed(overrides: Sequence[str]) -> RunConfig:
     """What ``conf/`` says with these overrides."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -370,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         request = parse(arguments)
         runs = list(dict.fromkeys(run for path in request.paths for run in find_runs(path)))
-        launch_evaluations(runs, request.settings, _composed(request.overrides))
+        launch_evaluations(runs, request.settings, composed(request.overrides))
     except Interrupted as interrupted:
         print(interrupted, flush=True)
         return 130

@@ -24,16 +24,25 @@ import click
 @click.option(
     "--model", default="smollm2_135m", show_default=True, help="With --cluster: model group option for the vLLM server."
 )
+@click.option(
+    "--minutes",
+    default=15.0,
+    show_default=True,
+    help="With --cluster: limit of one drill, its wait in the queue included.",
+)
 @click.argument("overrides", nargs=-1)
-def doctor(runs_dir: Path, cluster: bool, model: str, overrides: tuple[str, ...]) -> None:
-    r"""Check this machine, one line each, with a fix: Python, torch, vLLM, Slurm, Ray, W&B, disk, locks, verifiers.
+def doctor(runs_dir: Path, cluster: bool, model: str, minutes: float, overrides: tuple[str, ...]) -> None:
+    """Check this machine, one line each, with a fix: Python, torch, vLLM, Slurm, Ray, W&B, disk, locks, verifiers.
 
     \b
     rl-scaling doctor
     rl-scaling doctor --cluster cluster=slurm cluster.slurm.partition=gpu     OVERRIDES choose the engine
 
+    --cluster trains small real runs on the devices that OVERRIDES choose: training, preemption with requeue and
+    resume, two ranks, hours against Slurm's accounts, a vLLM server. Whatever it leaves is cancelled, also at Ctrl-C.
+
     The exit code is 1 where training would fail.
-    """
+    """  # noqa: D301
     from sweeps.launching.checks import run_checks
 
     bad = 0
@@ -43,10 +52,14 @@ def doctor(runs_dir: Path, cluster: bool, model: str, overrides: tuple[str, ...]
     if cluster:
         from sweeps.launching.drill import drill
 
-        click.echo("\non your own devices (about five minutes):")
-        for result in drill(runs_dir / "doctor", overrides=overrides, model=model):
+        click.echo("\non your own devices (about five minutes, and what the queue takes):")
+        for result in drill(runs_dir, overrides=overrides, model=model, seconds=60 * minutes, say=_say):
             click.echo(str(result))
             bad += result.state == "bad"
     if bad:
         click.echo(f"{bad} check(s) failed", err=True)
         sys.exit(1)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

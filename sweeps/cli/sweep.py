@@ -18,14 +18,14 @@ RUNS = click.argument("runs", nargs=-1)
 
 @click.group()
 def sweep() -> None:
-    r"""Look after a sweep: SWEEP is its folder, runs/<sweep>; RUN is a run id (or its beginning) or a label.
+    """Look after a sweep: SWEEP is its folder, runs/<sweep>; RUN is a run id (or its beginning) or a label.
 
     \b
     rl-scaling sweep status runs/qwen_ladder
     rl-scaling sweep logs runs/qwen_ladder 3fa9c1
     rl-scaling sweep cancel runs/qwen_ladder           all queued and running runs; they save first
     rl-scaling sweep retry runs/qwen_ladder            what failed, was cancelled or interrupted
-    """
+    """  # noqa: D301
 
 
 @sweep.command()

@@ -135,6 +135,11 @@ def cancel(notes: Notes, jobs: Sequence[Job]) -> None:
             notes.write(job.but(state="cancelled", ended=time.time()))
 
 
+def signal_batch(job_id: str, name: str) -> None:
+    """Signal the batch step of a job, as Slurm does before a time limit."""
+    _run(["scancel", "--batch", f"--signal={name}", job_id])
+
+
 def queue() -> dict[str, tuple[str, str]]:
     """State of this user's jobs that the controller still knows and what they wait for, array elements by ``array_task``."""
     shown = _run(["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T|%r"])
