@@ -8,12 +8,14 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ConfigError, RecordError
 from sweeps.launching.jobs import write_json
-from sweeps.launching.predict import Prediction, predict
-from sweeps.launching.rows import PlannedRun
+
+if TYPE_CHECKING:
+    from sweeps.launching.predict import Prediction
+    from sweeps.launching.rows import PlannedRun
 
 __all__ = ["MANIFEST", "build_manifest", "read_manifest", "render", "write_manifest"]
 
@@ -30,6 +32,8 @@ def build_manifest(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: runs that cannot fit the memory asked for, one line each.
     """
+    from sweeps.launching.predict import predict
+
     rows, errors = [], []
     for run in runs:
         try:

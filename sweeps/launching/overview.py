@@ -95,14 +95,16 @@ def render(found: Sequence[RunState], *, forecasts: Mapping[str, str] | None = N
 
 def forecast(sweep_dir: Path, found: Sequence[RunState], *, limit: int = 24) -> dict[str, str]:
     """Forecast of the score at the end of the budget for runs at work, ``0.61 [0.55, 0.68]`` or why there is none."""
-    from scaling import fit, load_runs
-
     out: dict[str, str] = {}
     at_work = [
         s
         for s in found
         if s.state in ("running", "interrupted", "lost") and s.step and s.total and records.is_run(sweep_dir / s.run_id)
     ]
+    if not at_work:
+        return out  # the fitting core takes longer to import than a cached status to show
+    from scaling import fit, load_runs
+
     for s in at_work[:limit]:
         try:
             curve = next(iter(load_runs(sweep_dir / s.run_id).curves(axis="total_flops").values()))[0]
