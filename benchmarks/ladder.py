@@ -74,7 +74,7 @@ def cpu_plan() -> Iterator[Job]:
             for model in WIDTHS:
                 yield Job("elicitation", "chain_elicitation", model, steps, seed, 90, eval_every=10)
     for seed in range(3):
-        for slip in (0.0, 0.4):
+        for slip in (0.0, 0.3):
             yield Job(
                 "slips", "chain_elicitation", "scratch_48", 300, seed, 90, ("grpo",), slip_rate=slip, eval_every=10
             )
@@ -259,8 +259,15 @@ def collect(args: argparse.Namespace) -> None:
     work, out = Path(args.work), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     table = load_runs(work / "runs")
-    for name in ("runs", "steps", "evals"):
-        getattr(table, name).to_parquet(out / f"{name}.parquet", compression="zstd", index=False)
+    rows = [row for row in _lines(work / "arms.jsonl") if row.get("run_id")]
+    finished = {row["run_id"]: "random" if row["arm"] == "random_reward" else "correct" for row in rows}
+    table = table.select(finished)
+    runs = table.runs.assign(reward=table.runs["run_id"].map(finished), path="")
+    steps = table.steps.drop(columns=[c for c in table.steps if table.steps[c].isna().all()])
+    metrics = steps.columns[list(steps.columns).index("loss") :]
+    tables = {"runs": runs, "steps": steps.astype(dict.fromkeys(metrics, "float32")), "evals": table.evals}
+    for name, frame in tables.items():
+        frame.to_parquet(out / f"{name}.parquet", compression="zstd", compression_level=19, index=False)
     arms = pd.DataFrame(_lines(work / "arms.jsonl")).drop_duplicates(["key", "arm"], keep="last")
     arms.sort_values(["piece", "key", "arm"]).to_csv(out / "arms.csv", index=False, float_format="%.6g")
     print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from scaling.runs import RunTable
 
 __all__ = ["Group", "group_runs", "main_benchmark", "main_decoding", "recipe_names"]
 
+SAME_BUDGET = 0.02  # pretraining FLOPs this near, relative, are one budget
 # keys of a configuration that never tell recipes apart
 _NOT_RECIPE = (
     "seed",
@@ -85,9 +86,9 @@ def group_runs(table: RunTable) -> list[Group]:
     names = recipe_names(table)
     runs = table.runs
     keyed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in runs.to_dict("records"):
-        flops = float(row["pretraining_flops"])
-        key = (str(row["model"] or row["name"]), None if math.isnan(flops) else flops, str(row["recipe_hash"]))
+    budgets = _budgets(runs["pretraining_flops"])
+    for row, flops in zip(runs.to_dict("records"), budgets):
+        key = (str(row["model"] or row["name"]), flops, str(row["recipe_hash"]))
         keyed.setdefault(key, []).append(row)
     sizes = {key[0]: len({k[1] for k in keyed if k[0] == key[0]}) for key in keyed}
     recipes = {key[2] for key in keyed}
@@ -116,6 +117,18 @@ def group_runs(table: RunTable) -> list[Group]:
     return sorted(
         out, key=lambda g: (g.params if math.isfinite(g.params) else math.inf, g.model, g.pretraining_flops, g.recipe)
     )
+
+
+def _budgets(flops: Iterable[float]) -> list[float | None]:
+    """Each pretraining's FLOPs as the smallest of its like: seeds of one budget differ a little in their tokens."""
+    values = [float(v) for v in flops]
+    nearest: dict[float, float] = {}
+    first = 0.0
+    for value in sorted(v for v in values if not math.isnan(v)):
+        if value > (1 + SAME_BUDGET) * first:
+            first = value
+        nearest[value] = first
+    return [nearest.get(v) for v in values]
 
 
 def recipe_names(table: RunTable) -> dict[str, str]:
