@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -137,8 +137,12 @@ def gather(
     decoding = main_decoding(table, benchmark, notes)
     groups = group_runs(table)
     curves: dict[str, dict[str, list[Curve]]] = {}
+    evals: Any = table.evals
+    if benchmark:
+        evals = evals[(evals["benchmark"] == benchmark) & (evals["decoding"] == decoding)]
+    scores = RunTable(table.runs, table.steps.iloc[:0], evals)  # all that the curves are made of
     for axis in AXES:
-        found = {g.name: _curves_of(table, g, benchmark, decoding, axis, notes) for g in groups} if benchmark else {}
+        found = {g.name: _curves_of(scores, g, axis, curves, notes) for g in groups} if benchmark else {}
         curves[axis] = {name: members for name, members in found.items() if members}
         lacking = [name for name, members in found.items() if not members]
         if lacking and benchmark:
@@ -213,27 +217,50 @@ def _fit_one(job: tuple[Any, ...]) -> Fit | str:
 
 
 def _curves_of(
-    table: RunTable, group: Group, benchmark: str | None, decoding: str, axis: str, notes: list[str]
+    scores: RunTable, group: Group, axis: str, known: Mapping[str, Mapping[str, list[Curve]]], notes: list[str]
 ) -> list[Curve]:
-    """Curves of a group for display and fitting; runs that lack the axis are left out (the caller says so)."""
-    evals: Any = table.evals
-    part: Any = evals[
-        evals["run_id"].isin(group.run_ids) & (evals["benchmark"] == benchmark) & (evals["decoding"] == decoding)
-    ]
+    """Curves of a group for display and fitting; runs that lack the axis are left out (the caller says so).
+
+    Args:
+        scores: evaluations on one benchmark under one decoding.
+        group: whose curves.
+        axis: the axis.
+        known: curves on the axes before this one.
+        notes: what could not be done is added.
+    """
+    evals: Any = scores.evals
+    part: Any = evals[evals["run_id"].isin(group.run_ids)]
     part = part[part[axis].notna()]
     if axis != "pretraining_flops_ratio" and len(part) and not (part[axis] > 0).any():
         return []  # nothing was metered on this axis
     if part.empty:
         return []
-    usable = table.select(part["run_id"].unique())
+    for other, curves in known.items():
+        moved = _moved(curves.get(group.name, []), part, other, axis)
+        if moved:
+            return moved
+    runs: Any = scores.runs[scores.runs["run_id"].isin(set(part["run_id"]))]
     if group.shared and axis == "gpu_hours":  # to be shown, never fitted
-        usable = RunTable(usable.runs.assign(shared=False), usable.steps, usable.evals)
+        runs = runs.assign(shared=False)
     try:
-        grouped = usable.curves(benchmark=benchmark, axis=axis, by="run_id", decoding=decoding)
+        grouped = RunTable(runs, scores.steps, part).curves(axis=axis, by="run_id")
     except ScalingError as error:
         notes.append(f"{group.name} is not shown on {axis}: {error}")
         return []
     return [curve for members in grouped.values() for curve in members]
+
+
+def _moved(curves: list[Curve], part: Any, other: str, axis: str) -> list[Curve] | None:
+    """Curves known on another axis with their compute replaced; None where they are not of the very same evaluations."""
+    part = part.sort_values("step", kind="stable")
+    rows, old, new = part.groupby("run_id", sort=False).indices, part[other].to_numpy(float), part[axis].to_numpy(float)
+    out = []
+    for curve in curves:
+        at = rows.get(curve.run_id, [])
+        if not np.array_equal(curve.compute, old[at]) or (np.diff(new[at]) < 0).any():
+            return None
+        out.append(replace(curve, compute=new[at], axis=axis))
+    return out if len(out) == len(rows) else None
 
 
 def _factor(flops: Mapping[str, list[Curve]], hours: Mapping[str, list[Curve]], name: str) -> float | None:
