@@ -287,3 +287,13 @@ def test_two_processes_cannot_write_one_run(tmp_path):
             time.sleep(0.1)
     else:
         pytest.fail("the lock outlived its holder")
+
+
+@given(
+    st.lists(st.one_of(st.integers(-1, 5), st.booleans(), st.floats(-1, 5), st.just(float("nan")), st.just("3"))),
+    st.integers(1, 4),
+)
+def test_counts_are_judged_alike_whatever_their_types(counts, k):
+    good = all(isinstance(c, (int, float)) and 0 <= c <= k for c in counts)
+    line = {"step": 1, "benchmark": "b", "k": k, "successes": counts}
+    assert (records.check_eval(line) is None) == good
