@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 MARK = "RESULT "
+_ONE_AT_A_TIME = threading.Lock()
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -34,9 +35,10 @@ def compose(overrides: Sequence[str]) -> Any:
     import hydra_plugins.rl_scaling_launcher  # noqa: F401
     from sweeps.config import conf_dir, resolve
 
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True))  # type: ignore[arg-type]
+    with _ONE_AT_A_TIME:  # Hydra's state is the process's own, and checks compose from threads
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True))  # type: ignore[arg-type]
 
 
 def scratch(hidden: int, layers: int) -> list[str]:

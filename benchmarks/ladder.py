@@ -9,7 +9,7 @@ continued pretraining and SFT on the base's own verified samples, each with the 
 GRPO runs go through `sweeps.train` and leave its records; every arm ends with a line in WORK/arms.jsonl. Jobs come in the
 order of the plan's pieces, seed by seed, so that a study cut short is balanced. A job that has its lines is skipped.
 
-`collect` packs the records of all runs and the lines of all arms into three parquet tables and one CSV.
+`collect` packs the records of all runs and the lines of all arms into three parquet tables and one CSV; `page` writes them up.
 """
 
 from __future__ import annotations
@@ -218,7 +218,9 @@ def run(args: argparse.Namespace) -> None:
     work.mkdir(parents=True, exist_ok=True)
     have = {(row["key"], row["arm"]) for row in _lines(work / "arms.jsonl")}
     every = list(PLANS[args.plan]())[args.start :: args.stride]
-    jobs = [j for j in every if re.search(args.only, f"{j.piece}:{j.key}") and not all((j.key, a) in have for a in j.arms)]
+    jobs = [
+        j for j in every if re.search(args.only, f"{j.piece}:{j.key}") and not all((j.key, a) in have for a in j.arms)
+    ]
     deadline, waiting = time.monotonic() + args.seconds, iter(jobs)
     left = len(jobs)
     print(f"{len(every) - left} of {len(every)} jobs done, {left} to do", flush=True)
@@ -262,7 +264,10 @@ def collect(args: argparse.Namespace) -> None:
     rows = [row for row in _lines(work / "arms.jsonl") if row.get("run_id")]
     finished = {row["run_id"]: "random" if row["arm"] == "random_reward" else "correct" for row in rows}
     table = table.select(finished)
-    runs = table.runs.assign(reward=table.runs["run_id"].map(finished), path="")
+    recipes = {row["path"]: _recipe(Path(row["path"])) for row in table.runs.to_dict("records")}
+    runs = table.runs.assign(
+        reward=table.runs["run_id"].map(finished), recipe_hash=table.runs["path"].map(recipes), path=""
+    )
     steps = table.steps.drop(columns=[c for c in table.steps if table.steps[c].isna().all()])
     metrics = steps.columns[list(steps.columns).index("loss") :]
     tables = {"runs": runs, "steps": steps.astype(dict.fromkeys(metrics, "float32")), "evals": table.evals}
@@ -275,6 +280,30 @@ def collect(args: argparse.Namespace) -> None:
     )
 
 
+def _recipe(path: Path) -> str:
+    """The recipe's hash as the present code forms it: runs of one study may be older and younger than a change of it."""
+    from scaling.records import read_run
+    from sweeps.config import resolve
+
+    return resolve(read_run(path).config).recipe_hash
+
+
+def write_page(args: argparse.Namespace) -> None:
+    """The page of a collected study, with its figures."""
+    from _ladder_page import page
+
+    titles = {"cpu": "A ladder of small models, with controls", "gpu": "A ladder on a GPU: longer chains"}
+    out = Path(args.out)
+    notes = Path(args.notes).read_text() if args.notes else ""
+    commands = [f"python benchmarks/ladder.py run --plan {args.plan} --workers 2 --seconds 450   # in parts, until done",
+                f"python benchmarks/ladder.py collect --plan {args.plan} --out {args.data}",
+                f"python benchmarks/ladder.py page --plan {args.plan} --data {args.data} --out {args.out}"]  # fmt: skip
+    out.write_text(
+        page(Path(args.data), out.parent.parent / "figures", title=titles[args.plan], commands=commands, notes=notes)
+    )
+    print(out)
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text().splitlines() if text.strip()] if path.is_file() else []
 
@@ -283,7 +312,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function in (("run", run), ("status", status), ("collect", collect)):
+    for name, function in (("run", run), ("status", status), ("collect", collect), ("page", write_page)):
         sub = commands.add_parser(name, help=function.__doc__)
         sub.set_defaults(function=function)
         sub.add_argument("--plan", choices=PLANS, default="cpu")
@@ -294,8 +323,11 @@ def main() -> None:
             sub.add_argument("--only", default="", help="only jobs whose piece:key has this pattern")
             sub.add_argument("--start", type=int, default=0, help="with --stride: every so many-th job, from this one")
             sub.add_argument("--stride", type=int, default=1, help="to spread a plan over machines")
-        if name == "collect":
+        if name in ("collect", "page"):
             sub.add_argument("--out", required=True)
+        if name == "page":
+            sub.add_argument("--data", required=True, help="folder that `collect` wrote")
+            sub.add_argument("--notes", help="Markdown to print below the title")
     args = parser.parse_args()
     args.function(args)
 

@@ -222,6 +222,8 @@ def fit_surface(
     if loss_fit is None:
         loss_fit, note = fit_losses(found, seed, draws=max(draws, 50))
         notes.extend(filter(None, (note,)))
+    if loss_fit is not None and (lost := int(np.sum(~np.isfinite(loss_fit.draws).all(axis=1)))):
+        notes.append(f"L(N, D): {lost} of {len(loss_fit.draws)} resamples have coefficients without bounds, left out")
     sizes = {run.params for run in found}
     if len(sizes) < _FEW_SIZES:
         notes.append(f"exploratory: {len(sizes)} sizes, at least {_FEW_SIZES} are needed to say anything across sizes")
@@ -254,7 +256,13 @@ def _wild(base: NDArray[np.int64], draws: int, rng: np.random.Generator) -> Arra
 def _losses(fit: LossFit | None, params: Array, tokens: Array, draws: int) -> Array:
     if fit is None:
         raise ScalingError("a prediction for a new base needs its loss, or L(N, D): pass loss= or loss_fit=")
-    rows = fit.draws[np.arange(draws) % len(fit.draws)]
+    finite = fit.draws[np.isfinite(fit.draws).all(axis=1)]  # a resample may let an exponent run away; the notes count these
+    if len(finite) < len(fit.draws) / 2:
+        raise ScalingError(
+            f"L(N, D) predicts no loss: {len(fit.draws) - len(finite)} of {len(fit.draws)} resamples have coefficients "
+            "without bounds; more values of N and D are needed"
+        )
+    rows = finite[np.arange(draws) % len(finite)]
     e, a, b, alpha, beta = (column.reshape(-1, *[1] * np.ndim(params)) for column in rows.T)
     return e + a * np.asarray(params) ** -alpha + b * np.asarray(tokens) ** -beta
 

@@ -326,3 +326,18 @@ def test_runs_of_a_table_become_study_runs(tmp_path):
     assert (runs[0].base_sampled, runs[0].base_best, runs[0].loss) == (0.2, 0.4, 3.0)
     assert runs[0].base == "base0" and runs[0].pretraining_flops == 6e14
     assert runs[0].curve.compute.tolist() == [0, 1e12, 2e12, 4e12]
+
+
+def test_resamples_without_bounds_are_counted_and_do_not_reach_a_split(surface):
+    """Few values of D let an exponent run away: its coefficient overflows, and no NaN may come of it."""
+    from dataclasses import replace
+
+    assert surface.loss_fit is not None
+    wild = surface.loss_fit.draws.copy()
+    wild[::10, 2] = np.inf
+    fit = replace(surface, loss_fit=replace(surface.loss_fit, draws=wild))
+    split = best_split(fit, 1e16)
+    assert np.isfinite([split.params, split.tokens, *split.score]).all()
+    wild[:, 2] = np.inf
+    with pytest.raises(ScalingError, match="resamples have coefficients without bounds"):
+        best_split(replace(surface, loss_fit=replace(surface.loss_fit, draws=wild)), 1e16)

@@ -1,0 +1,192 @@
+"""The page of a ladder study: arms against each other, curves and forecasts, RL against pretraining, from its packed files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from scaling import RunTable
+from scaling.backtest import backtest
+from scaling.errors import ScalingError
+from scaling.pretraining import best_split, fit_joint, fit_surface, headline, study_runs, worth
+
+CONTROLS = ("continued", "rejection", "random_reward")
+CANNOT = """No exponent, asymptote or best share of a large model follows from models of a few hundred thousand parameters on one embedded
+task. What the study can show: that the ledger is exact, that the intervals and forecasts behave on real curves of this trainer, and
+that a gain means little without its controls."""
+
+
+def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], notes: str = "") -> str:
+    """The page as Markdown; draws its figure of curves."""
+    arms = pd.read_csv(data / "arms.csv")
+    tables = {name: pd.read_parquet(data / f"{name}.parquet") for name in ("runs", "steps", "evals")}
+    table = RunTable(**tables)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    out = [f"# {title}", "", notes.strip(), "", *(f"    {command}" for command in commands), "",
+           f"Page written at commit {commit}, {dt.date.today().isoformat()}. {CANNOT}", ""]  # fmt: skip
+    for kind in (k for k in ("acquisition", "elicitation", "budgets", "sizes") if k in set(arms["piece"])):
+        mine = arms[arms["piece"] == kind]
+        runs = tables["runs"]
+        chosen = table.select(runs.loc[(runs["sweep"] == kind) & (runs["reward"] == "correct"), "run_id"])
+        out += ["", f"## {kind.capitalize()}: the arms", "", *_arms(mine), "", *_gains(mine)]
+        name = f"{data.name}_{kind}.svg"
+        draw(chosen, figures / name)
+        out += ["", f"![{kind}: held-out accuracy against RL FLOPs](../figures/{name})"]
+        out += ["", f"## {kind.capitalize()}: forecasts", "", *_forecasts(chosen)]
+        out += ["", f"## {kind.capitalize()}: against pretraining", "", *_against(chosen)]
+    if "slips" in set(arms["piece"]):
+        out += ["", "## The slip rate", "", *_slips(arms)]
+    return "\n".join(out) + "\n"
+
+
+def _interval(values: Iterable[float]) -> str:
+    """Mean with Student's 90 % interval."""
+    x = np.asarray([v for v in values if np.isfinite(v)], dtype=float)
+    if x.size < 3:
+        return f"{x.mean():+.3f} (n={x.size}, no interval)" if x.size else "not run"
+    half = float(stats.t.ppf(0.95, x.size - 1) * stats.sem(x))
+    return f"{x.mean():+.3f} [{x.mean() - half:+.3f}, {x.mean() + half:+.3f}]"
+
+
+def _arms(arms: pd.DataFrame) -> list[str]:
+    wide = arms.pivot_table(index=["parameters", "pretrain_steps", "seed"], columns="arm", values="sampled")
+    best = arms[arms["arm"] == "base"].set_index(["parameters", "pretrain_steps", "seed"])["best_decoding"]
+    wide["best"] = best
+    lines = [
+        "Held-out accuracy under plain sampling (T = 1), mean over seeds; every arm spends the FLOPs of its GRPO run, sampling included.",
+        "", "| parameters | pretraining steps | seeds | base | base, best decoding | GRPO | continued pretraining | rejection SFT | random reward |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for (parameters, steps), group in wide.groupby(level=[0, 1]):
+        cells = [group[c].mean() if c in group and group[c].notna().any() else np.nan
+                 for c in ("base", "best", "grpo", "continued", "rejection", "random_reward")]  # fmt: skip
+        shown = " | ".join("not run" if np.isnan(v) else f"{v:.3f}" for v in cells)
+        lines.append(f"| {parameters:,} | {steps} | {group['grpo'].notna().sum()} | {shown} |")
+    return lines
+
+
+def _gains(arms: pd.DataFrame) -> list[str]:
+    """Paired differences, by size and over the whole grid."""
+    keyed = arms.set_index(["parameters", "pretrain_steps", "seed", "arm"])
+    sampled, best = keyed["sampled"].unstack("arm"), keyed["best_decoding"].unstack("arm")["base"]
+    gain = {"best decoding of its base": sampled["grpo"] - best}
+    gain |= {name.replace("_", " "): sampled["grpo"] - sampled[name] for name in CONTROLS if name in sampled}
+    lines = [
+        "GRPO's accuracy less that of each, paired by base; 90 % intervals are Student's t over the bases of a row.",
+        "",
+    ]
+    lines += [
+        "| parameters | bases | " + " | ".join(f"less {name}" for name in gain) + " |",
+        "|---" * (len(gain) + 2) + "|",
+    ]
+    sizes: list[Any] = [*sorted(set(sampled.index.get_level_values("parameters"))), "all"]
+    for size in sizes:
+        rows = {k: v if size == "all" else v[v.index.get_level_values("parameters") == size] for k, v in gain.items()}
+        count = int(next(iter(rows.values())).notna().sum())
+        label = size if size == "all" else f"{size:,}"
+        lines.append(f"| {label} | {count} | " + " | ".join(_interval(v) for v in rows.values()) + " |")
+    return lines
+
+
+def _forecasts(table: RunTable) -> list[str]:
+    curves = table.curves(axis="total_flops", by="name")
+    result = backtest(curves, [0.25, 0.5], laws=["ensemble"], draws=300)
+    return [
+        "Each run's curve fitted on its first part and scored on the rest; the baselines are `last_value` and `log_linear`.", "",
+        "```", *result.summary().splitlines(), "```",
+    ]  # fmt: skip
+
+
+def _against(table: RunTable) -> list[str]:
+    runs = study_runs(table)
+    lines: list[str] = []
+
+    def block(what: str, make: Callable[[], str]) -> None:
+        try:
+            text = make()
+        except ScalingError as error:
+            text = f"refused: {error}"
+        lines.extend([what, "", "```", *text.splitlines(), "```", ""])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        block("Headline quantities, with intervals from a wild bootstrap over bases:", lambda: headline(runs).summary())
+        surface = None
+        try:
+            surface = fit_surface(runs)
+        except ScalingError as error:
+            lines.extend([f"R = f(loss) + g(N, T) log10 C_RL: refused: {error}", ""])
+        if surface is not None:
+            block(
+                "R = f(loss) + g(N, T) log10 C_RL (arXiv:2607.16097), errors of leaving one out among it:",
+                surface.summary,
+            )
+            middle = sorted(runs, key=lambda r: r.pretraining_flops)[len(runs) // 2]
+            spent = float(np.median([r.curve.compute[-1] for r in runs]))
+            total = middle.pretraining_flops + spent
+            block("The best split, the base paid by this run:", lambda: best_split(surface, total).summary())
+            block("The best split, the base shared by ten runs:",
+                  lambda: best_split(surface, total, amortised_over=10).summary())  # fmt: skip
+            block("What this RL is worth in pretraining:",
+                  lambda: worth(surface, params=middle.params, tokens=middle.tokens, rl_flops=spent).summary())  # fmt: skip
+        by_size: dict[float, list[Any]] = {}
+        for run in runs:
+            by_size.setdefault(run.params, []).append(run.curve)
+        block("ln(1 - R) = -k(N) ln C + E(N) over sizes (arXiv:2509.25300):", lambda: fit_joint(by_size).summary())
+    return lines
+
+
+def _slips(arms: pd.DataFrame) -> list[str]:
+    at = arms[(arms["model"] == "scratch_48") & (arms["pretrain_steps"] == 300)]
+    at = at[at["piece"].isin(["slips", "elicitation"])].assign(slip=at["slip_rate"].fillna(0.1))
+    lines = [
+        "| slip rate | seeds | base | base, best decoding | GRPO | gain over best decoding |",
+        "|---|---|---|---|---|---|",
+    ]
+    for slip, group in at.groupby("slip"):
+        keyed = group.set_index(["seed", "arm"])
+        sampled, best = keyed["sampled"].unstack("arm"), keyed["best_decoding"].unstack("arm")["base"]
+        if "grpo" in sampled:
+            lines.append(
+                f"| {slip:g} | {sampled['grpo'].notna().sum()} | {sampled['base'].mean():.3f} | {best.mean():.3f} | "
+                f"{sampled['grpo'].mean():.3f} | {_interval(sampled['grpo'] - best)} |"
+            )
+    return lines
+
+
+def draw(table: RunTable, path: Path) -> None:
+    """Curves as small multiples: one panel a size, one colour a pretraining budget, a line a seed."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "ladder"  # the same curves give the same file
+    runs = table.runs.assign(budget=table.runs["name"].str.extract(r"-d(\d+)-")[0].astype(int))
+    sizes, budgets = sorted(runs["params"].unique()), sorted(runs["budget"].unique())
+    colours = dict(zip(budgets, ("#0072B2", "#E69F00", "#009E73", "#CC79A7")))
+    figure, axes = plt.subplots(1, len(sizes), figsize=(2.3 * len(sizes) + 0.6, 2.6), sharey=True, squeeze=False)
+    sampled = table.evals[(table.evals["decoding"] == "sampled") & (table.evals["total_flops"] > 0)]
+    for axis, size in zip(axes[0], sizes):
+        for row in runs[runs["params"] == size].to_dict("records"):
+            own = sampled[sampled["run_id"] == row["run_id"]].sort_values("total_flops")
+            axis.plot(own["total_flops"], own["pass@1"], color=colours[row["budget"]], lw=1.2, alpha=0.85)
+        axis.set(xscale="log", title=f"{size:,} parameters", xlabel="RL compute [FLOP]", ylim=(0, 1))
+        axis.title.set_fontsize(9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    axes[0][0].set_ylabel("held-out pass@1")
+    handles = [plt.Line2D([], [], color=colours[b], label=f"{b} pretraining steps") for b in budgets]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(budgets), frameon=False, fontsize=8)
+    figure.set_layout_engine("constrained")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
