@@ -253,10 +253,8 @@ class _Marks:
     def after(self, at: int, run: RawRun) -> tuple[int, str]:
         """The first such place from ``at`` on, and what stands there; (-1, "") if there is none."""
         wanted = ["actor_rollout_ref", "Setting global step to "]
-        if not run.rows.count:
-            wanted.append("trainer.n")
-        if run.model_config is None:
-            wanted.append("Model config after override")
+        if not run.rows.count:  # printed before the first step
+            wanted += ["trainer.n", "Model config after override"]
         found = (-1, "")
         for what in wanted:
             place = self.next.get(what, 0)
