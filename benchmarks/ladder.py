@@ -268,6 +268,7 @@ def collect(args: argparse.Namespace) -> None:
     runs = table.runs.assign(
         reward=table.runs["run_id"].map(finished), recipe_hash=table.runs["path"].map(recipes), path=""
     )
+    runs = runs.sort_values(["sweep", "params", "pretraining_tokens", "seed", "reward"])
     steps = table.steps.drop(columns=[c for c in table.steps if table.steps[c].isna().all()])
     metrics = steps.columns[list(steps.columns).index("loss") :]
     tables = {"runs": runs, "steps": steps.astype(dict.fromkeys(metrics, "float32")), "evals": table.evals}
