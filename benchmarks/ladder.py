@@ -51,13 +51,15 @@ class Job:
     group_size: int = 8
     prompts: int = 32
     slip_rate: float | None = None
+    recipe: str = "dapo"
     eval_every: int = 15
 
     @property
     def key(self) -> str:
         """Name of the job, unique in a plan."""
         slip = "" if self.slip_rate is None else f"-slip{self.slip_rate:g}"
-        return f"{self.task}{slip}-{self.model}-d{self.pretrain_steps}-s{self.seed}"
+        recipe = "" if self.recipe == "dapo" else f"-{self.recipe}"
+        return f"{self.task}{slip}-{self.model}-d{self.pretrain_steps}{recipe}-s{self.seed}"
 
 
 WIDTHS = ("scratch_16", "scratch_24", "scratch_32", "scratch_48", "scratch_64")
@@ -90,13 +92,23 @@ def gpu_plan() -> Iterator[Job]:
         yield Job("sizes", "chain_acquisition", "scratch_128x3", 300, seed, 400, **common)
 
 
-PLANS = {"cpu": cpu_plan, "gpu": gpu_plan}
+RECIPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "sapo", "scalerl")
+
+
+def recipes_plan() -> Iterator[Job]:
+    """Every recipe from the same three bases: does each learn?"""
+    for seed in range(3):
+        for recipe in RECIPES:
+            yield Job("recipes", "chain", "scratch_48", 300, seed, 150, ("grpo",), recipe=recipe)
+
+
+PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "recipes": recipes_plan}
 
 
 def overrides(job: Job, work: Path) -> list[str]:
     """The run of a job, as anyone would launch it."""
     return [
-        f"model={job.model}", f"task={job.task}", f"sweep={job.piece}", f"runs_dir={work / 'runs'}", f"bases_dir={work / 'bases'}",
+        f"model={job.model}", f"task={job.task}", f"grpo={job.recipe}", f"sweep={job.piece}", f"runs_dir={work / 'runs'}", f"bases_dir={work / 'bases'}",
         f"name={job.key}", f"seed={job.seed}", f"pretrain.seed={job.seed}", f"pretrain.steps={job.pretrain_steps}",
         f"pretrain.batch={job.batch}", f"budget.steps={job.rl_steps}", f"grpo.training_prompts={job.rl_steps * job.prompts}",
         f"grpo.prompts_per_step={job.prompts}", f"grpo.group_size={job.group_size}", "grpo.dtype=float32", "eval.max_share=0.5",
