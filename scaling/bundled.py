@@ -51,8 +51,9 @@ def bundled_runs(kind: str | None = "acquisition", *, reward: str | None = "corr
         with as_file(_folder() / f"{name}.parquet") as path:
             tables[name] = pd.read_parquet(path)
     runs = tables["runs"]
-    keep = runs[(runs["sweep"] == kind if kind else True) & (runs["reward"] == reward if reward else True)]
-    return RunTable(**tables).select(keep["run_id"] if kind or reward else runs["run_id"])
+    for column, value in (("sweep", kind), ("reward", reward)):
+        runs = runs[runs[column] == value] if value is not None else runs
+    return RunTable(**tables).select(runs["run_id"])
 
 
 def bundled_arms() -> pd.DataFrame:

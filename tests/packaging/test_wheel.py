@@ -95,8 +95,16 @@ def test_a_dry_run_composes_from_the_wheel(installed, tmp_path):
 def test_commands_of_the_core_and_of_the_training_packages(installed, tmp_path):
     done = run(installed, "-m", "scaling", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for command in ("fit", "report", "ledger", "import", "check", "sweep", "doctor"):
+    for command in ("demo", "fit", "report", "ledger", "import", "check", "sweep", "doctor"):
         assert f"  {command} " in done.stdout, command
+
+
+def test_the_bundled_study_is_in_the_wheel(installed, tmp_path):
+    program = "from scaling import bundled; print(len(bundled.bundled_runs().runs), len(bundled.bundled_arms()))"
+    done = run(installed, "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs, arms = map(int, done.stdout.split())
+    assert runs >= 30 and arms > runs
 
 
 def test_unknown_group_option_is_one_line(installed, tmp_path):
