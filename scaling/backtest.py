@@ -189,7 +189,7 @@ def law_forecaster(law: str, *, draws: int = 1000, seed: int = 0) -> Forecaster:
 
 def last_value(prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
     """The baseline "the last value stays": mean of the last five evaluations, band from their own spread."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     last = [c.finite().performance[-FINAL_EVALS:] for c in prefix]
     last = [values for values in last if values.size]
@@ -198,7 +198,7 @@ def last_value(prefix: list[Curve], compute: Array, level: float) -> tuple[Array
     middle = float(np.mean([values.mean() for values in last]))
     every = np.concatenate([values - values.mean() for values in last])
     freedom = max(every.size - len(last), 1)
-    half = float(t.ppf(0.5 + level / 2, freedom) * np.sqrt((every**2).sum() / freedom))
+    half = float(stdtrit(freedom, 0.5 + level / 2) * np.sqrt((every**2).sum() / freedom))
     flat = np.full(compute.shape, middle)
     return flat, flat - half, flat + half
 

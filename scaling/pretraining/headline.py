@@ -265,7 +265,7 @@ def _asymptote(asymptotes: Mapping[float, tuple[float, float]], level: float) ->
     if len(asymptotes) < 3:
         status = f"refused: {len(asymptotes)} sizes have an identified asymptote, at least 3 are needed"
         return (Effect("asymptote", "params", np.nan, -np.inf, np.inf, level, status),)
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     n = np.log10(np.array(list(asymptotes), dtype=float))
     a, error = (np.array(column, dtype=float) for column in zip(*asymptotes.values()))
@@ -277,7 +277,7 @@ def _asymptote(asymptotes: Mapping[float, tuple[float, float]], level: float) ->
     freedom = len(n) - 2
     # scatter beyond the stated errors widens the interval, scatter within them does not narrow it
     excess = max(1.0, float(np.sum(weight * (a - mean - slope * (n - centre)) ** 2)) / freedom)
-    reach = float(student.ppf((1 + level) / 2, freedom)) * np.sqrt(excess / power)
+    reach = float(stdtrit(freedom, (1 + level) / 2)) * np.sqrt(excess / power)
     return (Effect("asymptote", "params", slope, slope - reach, slope + reach, level),)
 
 
