@@ -154,6 +154,7 @@ def curves(
                 zero=zero,
             ),
             yaxis=y_axis,
+            height=420 + 26 * max(0, math.ceil(len(groups) / 3) - 2),  # a longer legend takes nothing from the plot
         )
     )
     return fig

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
 from scaling.fitting.bootstrap import ar_noise
-from scaling.fitting.data import Prepared, prepare
+from scaling.fitting.data import Prepared, in_unit_interval, prepare
 from scaling.fitting.draws import at_compute, quantile, reach
 from scaling.fitting.identify import Verdict, judge
 from scaling.fitting.items import item_error
@@ -185,7 +185,7 @@ class Fit:
             values = values + item_error(self.curves, self.n_items).sd(values) * rng.standard_normal((draws.size, 1))
         if noise == "observation":
             values = values + ar_noise(draws["rho"], draws["sigma"], c.size, rng)
-        return values
+        return np.clip(values, 0.0, 1.0) if in_unit_interval(self.curves[0].metric) else values
 
     def compute_to_reach(self, score: float, *, level: float = 0.9) -> Reach:
         """Compute at which the curve reaches ``score``, with the probability that it never does."""

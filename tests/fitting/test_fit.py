@@ -234,3 +234,18 @@ def test_unknown_parameter_and_levels_are_errors():
         fit.interval("asymptote", level=90)
     with pytest.raises(ScalingError, match="of must be"):
         fit.forecast([1.0], of="world")
+
+
+def test_a_band_of_a_share_stays_a_share():
+    """Three low seeds that differ: the t-scale band would pass below 0."""
+    compute = np.geomspace(10, 1000, 12)
+    seeds = [
+        Curve(compute=compute, performance=level + np.random.default_rng(i).normal(0, 0.002, 12), run_id=str(i))
+        for i, level in enumerate((0.01, 0.02, 0.07))
+    ]
+    fitted = scaling.fit(seeds, draws=400)
+    for noise in ("curve", "observation"):
+        band = fitted.forecast([2000.0, 4000.0], level=0.99, noise=noise)
+        assert (band.low >= 0).all() and (band.high <= 1).all()
+    rewards = [Curve(compute=c.compute, performance=c.performance, metric="reward", run_id=c.run_id) for c in seeds]
+    assert scaling.fit(rewards, draws=400).forecast([4000.0], level=0.99).low[0] < 0
