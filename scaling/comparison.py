@@ -120,9 +120,11 @@ class Comparison:
     def summary(self) -> str:
         """The comparison in words and numbers."""
         lines = []
+        of = "these very items" if self.of == "benchmark" else "all items they are a sample of"
         for p in self.pairs:
+            paired = "independent draws" if p.paired == "nothing" else f"paired over {p.paired}"
             lines.append(
-                f"{p.other} against {p.baseline} ({self.metric}, {self.of}, {self.level:.0%} intervals, paired over {p.paired})"
+                f"{p.other} against {p.baseline}: {self.metric} on {of}, {self.level:.0%} intervals, {paired}"
             )
             for c, s in zip(p.difference, p.speed_up):
                 note = "" if c.status == "ok" else f"  ({c.status})"

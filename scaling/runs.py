@@ -47,7 +47,12 @@ def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) 
 def find_runs(path: Path) -> list[Path]:
     """Run directories at or below ``path``, sorted; a run directory is not searched further."""
     if not path.exists():
-        raise RecordError(f"{path} must exist")
+        raise RecordError(f"{path} must exist: name a run directory, or a folder that holds some")
+    if not path.is_dir():
+        raise RecordError(
+            f"{path} must be a run directory or a folder that holds some, got a file; tables go to 'rl-scaling fit' "
+            "or, with --mapping, through 'rl-scaling import table'"
+        )
     if records.is_run(path):
         return [path]
     out: list[Path] = []

@@ -108,6 +108,8 @@ def _split(source: str) -> tuple[str, Path]:
     name, sign, path = source.partition("=")
     if not sign or Path(source).exists():
         return "", Path(source)
+    if not name or not path:
+        raise ScalingError(f"a source must be PATH or NAME=PATH, got {source!r}")
     return name, Path(path)
 
 

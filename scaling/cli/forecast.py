@@ -141,20 +141,26 @@ def lines(
         return [*out, f"  --until {end:.4g} is not beyond the compute so far ({last:.4g})"]
     grid = np.geomspace(last, end, 4)
     ahead = fitted.forecast(grid, level=level, of=of, noise=noise)
+    what = "the law" if noise == "curve" else "one evaluation"
+    on = "these very items" if of == "benchmark" else "all items they are a sample of"
+    out.append(f"  forecast of {what} on {on}: median and {level:.0%} band")
     for c, middle, low, high in zip(grid, ahead.median, ahead.low, ahead.high):
-        out.append(f"  at {c:>10.4g} ({c / last:>5.2f}x)  {middle:.3f}  {level:.0%} {band(low, high)}  {of} {noise}")
+        out.append(f"  at {c:>10.4g} ({c / last:>5.2f}x)  {middle:.3f}  {band(low, high)}")
     if ahead.note:
         out.append(f"  {ahead.note}")
     for score in reach:
         r = fitted.compute_to_reach(score, level=level)
-        where = f"at {amount(r.median)}" if np.isfinite(r.median) else "never, more likely than not;"
+        if np.isinf(r.low):
+            out.append(f"  does not reach {score:g}: never with probability {r.never:.2f}")
+            continue
+        where = f"at {fitted.axis} {amount(r.median)}" if np.isfinite(r.median) else "more likely never than at all"
         out.append(
-            f"  reaches {score:g} {where} {level:.0%} [{amount(r.low)}, {amount(r.high)}]; "
+            f"  reaches {score:g} {where}, {level:.0%} interval {amount(r.low)} to {amount(r.high)}; "
             f"never with probability {r.never:.2f}"
         )
     if gain is not None:
         chance = fitted.gain(by=end, more_than=gain)
-        out.append(f"  gains more than {gain:g} by {end:.4g} with probability {chance:.2f}")
+        out.append(f"  gains more than {gain:g} by {fitted.axis} {end:.4g} with probability {chance:.2f}")
     return out
 
 

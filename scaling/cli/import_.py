@@ -62,11 +62,13 @@ def import_(
     """The command; its help is `_HELP`."""
     from tqdm import tqdm
 
-    from scaling.importers import read_runs, shipped, write
+    from scaling.importers import SOURCES, read_runs, shipped, write
 
     if mapping == "list":
         click.echo("\n".join(shipped()))
         return
+    if source not in SOURCES:
+        raise UnknownName(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     if out is None and not explain:
         raise click.UsageError("--out DIR says where the run directories go; or --explain to look only")
     size = sum(Path(p).stat().st_size for p in paths if Path(p).is_file())

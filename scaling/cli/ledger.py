@@ -30,8 +30,7 @@ def ledger(text: str, runs: Path | None, models: bool, conventions: bool, notes:
     """Print published RL compute relative to pretraining, and your runs beside it.
 
     Two ratios are printed and never mixed: of GPU-hours (same chip on both sides) and of FLOPs (RL as its row says,
-        pretraining
-    6 N_active D). For the same run they differ about tenfold, because RL uses its devices far less.
+    pretraining 6 N_active D). For the same run they differ about tenfold, because RL uses its devices far less.
 
     \b
     Examples:

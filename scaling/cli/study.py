@@ -48,7 +48,10 @@ def run(file: Path, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the earlier results, as for run.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where anything changed.")
 def diff(file: Path, out: Path | None, exit_code: bool) -> None:
-    """Say what changed since the study in FILE was run: runs, settings, versions, every number that moved."""
+    """Say what changed since FILE was run.
+
+    Runs, settings and versions that differ, and every number that moved.
+    """
     from scaling.study import compare_studies, load_study, run_study
 
     earlier = (out or _results(file)) / "study.json"
@@ -56,7 +59,8 @@ def diff(file: Path, out: Path | None, exit_code: bool) -> None:
         old = json.loads(earlier.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{earlier} is not there: run 'rl-scaling study run {file}' first, or name its folder with --out"
+            f"study diff needs the earlier results, and {earlier} does not exist: "
+            f"run 'rl-scaling study run {file}' first, or name their folder with --out"
         ) from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"{earlier} must be JSON: {error}; run the study again") from error

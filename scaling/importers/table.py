@@ -45,7 +45,7 @@ def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | N
         )
     if not any(step in columns for step in mapping.step):
         raise ForeignLogError(
-            f"{path} must have the step column {' or '.join(mapping.step)}; {_near(mapping.step[0], columns)}"
+            f"{path} must have a step column, named {' or '.join(mapping.step)}; {_near(mapping.step[0], columns)}"
         )
     out = []
     for name, numbers in by_run.items():

@@ -222,9 +222,9 @@ def test_forecast_of_a_table(cli_run: Run, tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "at       4000 ( 4.00x)" in result.stdout
-    assert "reaches 0.5 at" in result.stdout
+    assert "reaches 0.5 at h" in result.stdout
     assert "never with probability 1.00" in result.stdout
-    assert "gains more than 0.2 by 4000 with probability 0.00" in result.stdout
+    assert "gains more than 0.2 by h 4000 with probability 0.00" in result.stdout
     assert (tmp_path / "f" / "ahead.html").exists()
     absolute = cli_run("forecast", path, "--compute", "h", "--score", "acc", "--until", "2000")
     assert "at       2000 ( 2.00x)" in absolute.stdout

@@ -297,3 +297,9 @@ def test_counts_are_judged_alike_whatever_their_types(counts, k):
     good = all(isinstance(c, (int, float)) and 0 <= c <= k for c in counts)
     line = {"step": 1, "benchmark": "b", "k": k, "successes": counts}
     assert (records.check_eval(line) is None) == good
+
+
+def test_a_file_in_place_of_runs_is_told_so(tmp_path):
+    (tmp_path / "curve.csv").write_text("gpu_hours,accuracy\n1,0.2\n")
+    with pytest.raises(RecordError, match="must be a run directory .* got a file"):
+        scaling.load_runs(tmp_path / "curve.csv")
