@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from scaling.importers.api import SOURCES, load, read_runs
 from scaling.importers.imported import ImportedRun, to_table, write
-from scaling.importers.mapping import TrainerMapping, load_mapping, shipped
+from scaling.importers.mapping import TrainerMapping
+from scaling.importers.mapping_file import load_mapping, shipped
 
 __all__ = [
     "SOURCES",

@@ -10,7 +10,7 @@ from typing import Any
 from scaling.errors import ForeignLogError, UnknownName
 from scaling.importers.convert import convert
 from scaling.importers.imported import ImportedRun, RawRun, to_table
-from scaling.importers.mapping import load_mapping
+from scaling.importers.mapping_file import load_mapping
 from scaling.importers.values import lookup
 from scaling.runs import RunTable
 

@@ -12,7 +12,8 @@ import yaml
 
 from scaling.errors import ForeignLogError
 from scaling.importers.imported import RawRun
-from scaling.importers.mapping import TrainerMapping, recognise
+from scaling.importers.mapping import TrainerMapping
+from scaling.importers.mapping_file import recognise
 from scaling.importers.rows import MAX_STEP
 from scaling.importers.series import add_series
 from scaling.importers.values import head, number

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scaling.importers.mapping import TrainerMapping, load_mapping, shipped
+from scaling.importers.mapping import TrainerMapping
+from scaling.importers.mapping_file import load_mapping, shipped
 from scaling.importers.names import METRICS, QUANTITIES
 
 __all__ = ["metric_table", "semantics_table"]

@@ -14,7 +14,8 @@ from typing import Any
 
 from scaling.errors import ForeignLogError
 from scaling.importers.imported import RawRun
-from scaling.importers.mapping import TrainerMapping, recognise
+from scaling.importers.mapping import TrainerMapping
+from scaling.importers.mapping_file import recognise
 from scaling.importers.series import add_series
 from scaling.importers.values import head
 from scaling.records import Skipped

@@ -13,7 +13,8 @@ from pathlib import Path
 from scaling.errors import ForeignLogError
 from scaling.importers.console import looks_binary
 from scaling.importers.imported import RawRun
-from scaling.importers.mapping import TrainerMapping, recognise
+from scaling.importers.mapping import TrainerMapping
+from scaling.importers.mapping_file import recognise
 from scaling.importers.values import head, number, one_line
 from scaling.records import Skipped
 

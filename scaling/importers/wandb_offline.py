@@ -12,7 +12,8 @@ import numpy as np
 
 from scaling.errors import ForeignLogError
 from scaling.importers.imported import RawRun
-from scaling.importers.mapping import TrainerMapping, recognise
+from scaling.importers.mapping import TrainerMapping
+from scaling.importers.mapping_file import recognise
 from scaling.importers.series import History, add_history
 from scaling.importers.values import digest, head, redact
 from scaling.importers.walog import Log, read_log

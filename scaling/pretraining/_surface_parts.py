@@ -163,3 +163,20 @@ def baseline(runs: list[StudyRun], base: NDArray[np.int64]) -> float:
                 keep = np.isfinite(run.curve.performance) & (run.curve.compute > 0)
                 errors.extend(np.mean(inside) - run.curve.performance[keep])
     return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def wild_weights(base: NDArray[np.int64], draws: int, rng: np.random.Generator) -> Array:
+    """Weights of a wild bootstrap, one a base (Webb 2014: six points, for few groups), shape ``(draws, n_runs)``."""
+    points = np.sqrt(np.array([1.5, 1.0, 0.5]))
+    return rng.choice(np.concatenate([points, -points]), size=(draws, base.max() + 1))[:, base]
+
+
+def median_and_band(values: Array, level: float) -> tuple[float, float, float]:
+    """(median, low, high) over draws."""
+    low, middle, high = np.quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return float(middle), float(low), float(high)
+
+
+def range_text(limits: tuple[float, float]) -> str:
+    """A range in words."""
+    return f"{limits[0]:.3g} to {limits[1]:.3g}"

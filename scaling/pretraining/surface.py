@@ -26,6 +26,7 @@ from scaling.pretraining._surface_parts import (
     sizes_left_out,
     slope_basis,
     slope_design,
+    wild_weights,
 )
 from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups
 from scaling.pretraining.loss import LossFit
@@ -91,6 +92,15 @@ class SurfaceFit:
     def exploratory(self) -> bool:
         """Whether there are too few sizes for more than a look."""
         return len({run.params for run in self.runs}) < _FEW_SIZES
+
+    def fitted_range(self) -> dict[str, tuple[float, float]]:
+        """(least, largest) ``params`` [parameters], ``tokens`` [token] and ``rl_flops`` [FLOP] of the runs."""
+        rl = [run.curve.compute[run.curve.compute > 0] for run in self.runs]
+        return {
+            "params": (min(r.params for r in self.runs), max(r.params for r in self.runs)),
+            "tokens": (min(r.tokens for r in self.runs), max(r.tokens for r in self.runs)),
+            "rl_flops": (float(min(c.min() for c in rl)), float(max(c.max() for c in rl))),
+        }
 
     def interval(self, name: str, level: float = 0.9) -> tuple[float, float]:
         """Percentile interval of ``offset``, ``amplitude``, ``rate``, ``a``, ``b`` or ``c``.
@@ -214,7 +224,7 @@ def fit_surface(
     rng = np.random.default_rng(seed)
     f_hat, f_fitted = fit_offset_exponential(loss, level[None])
     g_hat = np.linalg.lstsq(design, slope, rcond=None)[0]
-    weights = _wild(base, draws, rng)
+    weights = wild_weights(base, draws, rng)
     f_rest = (level - f_fitted[0]) * np.sqrt(level.size / max(level.size - 3, 1))
     g_rest = (slope - design @ g_hat) * np.sqrt(slope.size / max(slope.size - design.shape[1], 1))
     f_draws, _ = fit_offset_exponential(loss, f_fitted + weights * f_rest)
@@ -245,12 +255,6 @@ def fit_surface(
         _g=g_draws,
         _basis=basis,
     )
-
-
-def _wild(base: NDArray[np.int64], draws: int, rng: np.random.Generator) -> Array:
-    """Weights of a wild bootstrap, one a base (Webb 2014: six points, for few groups), shape ``(draws, n_runs)``."""
-    points = np.sqrt(np.array([1.5, 1.0, 0.5]))
-    return rng.choice(np.concatenate([points, -points]), size=(draws, base.max() + 1))[:, base]
 
 
 def _losses(fit: LossFit | None, params: Array, tokens: Array, draws: int) -> Array:
