@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,37 @@ from scaling.errors import ConfigError, UnknownName
 from scaling.hardware import accelerator as known_accelerator
 from scaling.hardware import peak_flops
 from sweeps.config import BudgetConfig
-from sweeps.meter import Limits
 
-__all__ = ["already_reached", "planned_run", "resolve_limits"]
+__all__ = ["Limits", "already_reached", "planned_run", "resolve_limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A budget in the units that the meter measures; None does not limit."""
+
+    steps: int | None = None
+    gpu_hours: float | None = None
+    flops: float | None = None
+
+    def reached(self, step: int, cost: ComputeCost, *, reserve: float = 0.0) -> str | None:
+        """Which limit is reached after ``step`` steps at ``cost``, with ``reserve`` more steps of the same mean cost."""
+        grow = 1 + reserve / step if step else 1.0
+        if self.steps is not None and step + reserve >= self.steps:
+            return f"{self.steps} steps"
+        if self.flops is not None and cost.total_flops * grow >= self.flops:
+            return f"{self.flops:.3g} FLOPs"
+        if self.gpu_hours is not None and cost.gpu_hours * grow >= self.gpu_hours:
+            return f"{self.gpu_hours:.3g} GPU-hours"
+        return None
+
+    def share(self, step: int, cost: ComputeCost) -> float:
+        """How much of the budget is used, 0 to 1."""
+        parts = [
+            step / self.steps if self.steps else 0.0,
+            cost.total_flops / self.flops if self.flops else 0.0,
+            cost.gpu_hours / self.gpu_hours if self.gpu_hours else 0.0,
+        ]
+        return min(1.0, max(parts))
 
 
 def resolve_limits(budget: BudgetConfig, stage: Mapping[str, Any], accelerator: str) -> Limits:

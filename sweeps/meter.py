@@ -4,17 +4,15 @@
     on_log        the step's line goes to steps.jsonl, its row to the tracker
     on_save       the ledger is written into the checkpoint, last: it marks the checkpoint as complete
 
-`attach` gives the same meter to any `GRPOTrainer` of a user's own script, without the rest of this project.
+For a trainer of a user's own script see `sweeps.attach`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,13 @@ from transformers import TrainerCallback
 from scaling import records
 from scaling.cost import ComputeCost
 from scaling.flops import ModelShape
+from sweeps.budgets import Limits
 from sweeps.counting import Counter
 from sweeps.ranks import agree, first_says
 from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints, write_json
 from sweeps.tracking import Tracker
 
-__all__ = ["Limits", "Meter", "attach"]
+__all__ = ["Meter"]
 
 # TRL's metric -> ours, translated once, at this border
 TRL_NAMES = {
@@ -47,35 +46,6 @@ TRL_NAMES = {
     "completions/max_length": "completion_length_max",
     "sampling/sampling_logp_difference/mean": "sampling_logp_difference",
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """A budget in the units that the meter measures; None does not limit."""
-
-    steps: int | None = None
-    gpu_hours: float | None = None
-    flops: float | None = None
-
-    def reached(self, step: int, cost: ComputeCost, *, reserve: float = 0.0) -> str | None:
-        """Which limit is reached after ``step`` steps at ``cost``, with ``reserve`` more steps of the same mean cost."""
-        grow = 1 + reserve / step if step else 1.0
-        if self.steps is not None and step + reserve >= self.steps:
-            return f"{self.steps} steps"
-        if self.flops is not None and cost.total_flops * grow >= self.flops:
-            return f"{self.flops:.3g} FLOPs"
-        if self.gpu_hours is not None and cost.gpu_hours * grow >= self.gpu_hours:
-            return f"{self.gpu_hours:.3g} GPU-hours"
-        return None
-
-    def share(self, step: int, cost: ComputeCost) -> float:
-        """How much of the budget is used, 0 to 1."""
-        parts = [
-            step / self.steps if self.steps else 0.0,
-            cost.total_flops / self.flops if self.flops else 0.0,
-            cost.gpu_hours / self.gpu_hours if self.gpu_hours else 0.0,
-        ]
-        return min(1.0, max(parts))
 
 
 class Meter(TrainerCallback):
@@ -126,7 +96,6 @@ class Meter(TrainerCallback):
         self._line: dict[str, Any] | None = None
         self._row: dict[str, float] = {}
         self._optimizer = 0.0
-        self._own: records.RunRecord | None = None  # set by `attach`: this meter opens and closes the run itself
 
     def bind(self, trainer: Any, shape: ModelShape) -> None:
         """Count what ``trainer`` does; called once, before training."""
@@ -159,12 +128,6 @@ class Meter(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start-up ends here: its seconds are overhead."""
-        if self._own is not None and self.run is not None:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            if state.global_step and (folder / LEDGER).is_file():
-                self.cost = ComputeCost.from_dict(json.loads((folder / LEDGER).read_text())["cost"])
-                self.restore_prompts(folder)
-            self.segment = self.run.open_segment(self._own, resumed_from=state.global_step or None, commit=None)
         self._overhead(state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -263,9 +226,6 @@ class Meter(TrainerCallback):
         """The last line, and what was spent after it."""
         self._flush()
         self._overhead(state.global_step)
-        if self._own is not None and self.run is not None:
-            self.run.close_segment("finished")
-            self.run.release()
 
     def close(self) -> None:
         """Close the records."""
@@ -332,8 +292,8 @@ class Meter(TrainerCallback):
         return draws / size if size else float("nan")
 
     def _rotate(self, folder: Path) -> None:
-        if self._own is not None or not self.keep:
-            return  # a user's own script keeps its own rules
+        if not self.keep:
+            return
         loose = [path for path, ledger in complete_checkpoints(folder) if not ledger.get("kept")]
         for path in loose[: -self.keep]:
             shutil.rmtree(path, ignore_errors=True)
@@ -343,52 +303,3 @@ def _log_spaced(step: int) -> bool:
     """1, 2, 3, 4, 6, 8, 12, 16, ...: two a doubling."""
     low = step & -step
     return step in (low, 3 * low)
-
-
-def attach(
-    trainer: Any,
-    *,
-    run_dir: str | Path,
-    devices: int | None = None,
-    accelerator: str | None = None,
-    name: str = "",
-    pretraining: Mapping[str, Any] | None = None,
-) -> Meter:
-    """Meter a user's own `GRPOTrainer`: two lines in a script, records in ``run_dir``.
-
-    Args:
-        trainer: built, not yet trained.
-        run_dir: where run.json and steps.jsonl go; the same folder again appends a segment.
-        devices: devices allocated; processes by default [1].
-        accelerator: device name; asked of the device by default.
-        name: shown to people.
-        pretraining: ``{"flops":, "gpu_hours":, "tokens":, "source":}`` of the base, where known.
-
-    Raises:
-        UnknownName: the model's architecture is not known to `scaling.flops`.
-
-    Example:
-        >>> from sweeps.meter import attach
-        >>> attach(trainer, run_dir="runs/mine")  # doctest: +SKIP
-        >>> trainer.train()  # doctest: +SKIP
-    """
-    from sweeps.devices import accelerator_name
-
-    path = Path(run_dir)
-    shape = ModelShape.from_config(trainer.model.config.to_dict())
-    run = RunDirectory(path)
-    stages = ({"stage": "pretrain", **pretraining},) if pretraining else ()
-    record = records.RunRecord(
-        run_id=path.name, name=name or path.name, config={"trl": json.loads(trainer.args.to_json_string())},
-        model={"name": str(trainer.model.config._name_or_path), "params": shape.params},
-        accelerator=accelerator or accelerator_name(), devices=devices or trainer.accelerator.num_processes,
-        stages=stages, provenance={"trainer": "trl", "attached": True},
-    )  # fmt: skip
-    meter = Meter(
-        directory=path, segment=0, devices=record.devices, pretraining=pretraining, run=run,
-        updates_per_rollout=trainer.num_iterations, keep=0,
-    )  # fmt: skip
-    meter._own = record
-    meter.bind(trainer, shape)
-    trainer.add_callback(meter)
-    return meter

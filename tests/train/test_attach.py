@@ -1,0 +1,52 @@
+"""A user's own script: the meter attached to a plain TRL trainer writes the records of this project."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.train
+
+
+def plain_trainer(config, output, **settings):
+    """As a user builds it: TRL alone, with a model and a task of ours for brevity."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from sweeps.models import load
+    from sweeps.tasks import build
+
+    task = build(config.task)
+    model, tokenizer = load(config.model, task)
+    arguments = GRPOConfig(
+        output_dir=str(output), per_device_train_batch_size=8, num_generations=4, max_completion_length=8,
+        logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="steps", save_steps=2, **settings,
+    )  # fmt: skip
+    rows = Dataset.from_list(task.training_rows(n=32, seed=0))
+    return GRPOTrainer(model=model, reward_funcs=task.reward_functions(), args=arguments, train_dataset=rows,
+                       processing_class=tokenizer)  # fmt: skip
+
+
+def test_records_of_a_users_own_trainer_and_of_its_continuation(small, tmp_path):
+    from scaling import load_runs
+    from scaling.records import read_run
+    from sweeps.attach import attach
+
+    config, run = small(), tmp_path / "mine"
+    attach(
+        plain_trainer(config, tmp_path / "out", max_steps=2), run_dir=run, accelerator="cpu",
+        pretraining={"flops": 1e12, "source": "a test"},
+    ).counter.trainer.train()  # fmt: skip
+    record = read_run(run)
+    assert record.status == "finished" and record.segments[0]["resumed_from"] is None
+    assert load_runs(run).steps["step"].tolist() == [1, 2]
+    assert (tmp_path / "out" / "checkpoint-2" / "ledger.json").is_file()
+
+    again = plain_trainer(config, tmp_path / "out", max_steps=4)
+    meter = attach(again, run_dir=run, accelerator="cpu")
+    again.train(resume_from_checkpoint=True)
+    record, table = read_run(run), load_runs(run)
+    assert [s["cause"] for s in record.segments] == ["finished", "finished"]
+    assert record.segments[1]["resumed_from"] == 2
+    assert meter.cost.rollouts == 4 * 8  # steps of both segments, each once
+    assert meter.cost.total_flops == pytest.approx(table.steps["cumulative_total_flops"].max())
+    assert (tmp_path / "out" / "checkpoint-2").is_dir()  # the script's own rules say which checkpoints stay
