@@ -42,6 +42,8 @@ def parameter_rows(analysis: Analysis) -> list[dict[str, Any]]:
 
 def curve_rows(analysis: Analysis) -> list[dict[str, Any]]:
     """The fitted median and band of each group on each axis, at `POINTS` computes from the first to beyond the last."""
+    from scaling.fitting import Fit
+
     rows = []
     for axis, fits in analysis.fits.items():
         for group, found in fits.items():
@@ -51,13 +53,14 @@ def curve_rows(analysis: Analysis) -> list[dict[str, Any]]:
                 continue
             grid = np.geomspace(x.min(), x.max() * EXTEND, POINTS)
             band = found.forecast(grid, level=LEVEL)
+            identified = (found if isinstance(found, Fit) else found.fit).identified
             for compute, *y in zip(grid, band.median, band.low, band.high):
                 if not np.isfinite(y).all():  # a refused fit draws no curve; its verdict is in the other table
                     continue
                 median, low, high = map(float, y)
                 rows.append({
                     "group": group, "axis": axis, "compute": float(compute), "median": median, "low": low, "high": high,
-                    "extrapolated": bool(compute > x.max()), "asymptote_identified": bool(found.identified),
+                    "extrapolated": bool(compute > x.max()), "asymptote_identified": bool(identified),
                 })  # fmt: skip
     return rows
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from tracking_runs import write_run_dir
@@ -12,7 +15,7 @@ pytest.importorskip("wandb_workspaces")
 
 from scaling import load_runs, records
 from scaling.cli import cli
-from scaling.report.gather import gather
+from scaling.report.gather import Rescaled, gather
 from sweeps.dashboard import STATE, Dashboard, build_report, build_workspace, describe, save, spec
 from sweeps.tracking import open_tracker
 from sweeps.wandb_fit import curve_rows, log_fits, markdown_summary, parameter_rows
@@ -105,6 +108,19 @@ def test_fit_tables_have_intervals_and_verdicts(ladder):
     assert all(c["low"] <= c["median"] <= c["high"] for c in curves)
     text = markdown_summary(analysis)
     assert text.count("\n| ") == 3 and "<b>" not in text and "size|" not in text
+
+
+def test_a_fit_seen_on_another_axis_keeps_its_verdict():
+    band = SimpleNamespace(median=np.full(100, 0.5), low=np.full(100, 0.4), high=np.full(100, 0.6))
+    for identified in (True, False):
+        fit = SimpleNamespace(identified=identified, forecast=lambda compute, level: band)
+        analysis: Any = SimpleNamespace(
+            fits={"gpu_hours": {"g": Rescaled(fit, 2.0)}},  # type: ignore[arg-type]
+            curves={"gpu_hours": {"g": [SimpleNamespace(compute=np.array([1.0, 4.0]))]}},
+        )
+        rows = curve_rows(analysis)
+        assert len(rows) == 100 and {row["asymptote_identified"] for row in rows} == {identified}
+        assert [row["extrapolated"] for row in rows].count(False) == 50
 
 
 def test_fits_are_one_run_updated_in_place(server, ladder):
