@@ -251,7 +251,9 @@ def seconds_per_step(
     return generation / updates_per_rollout, training
 
 
-def run_memory(config: Any, shape: Any, *, prompt_length: int, completion_length: int, devices: int, half: bool) -> Memory:
+def run_memory(
+    config: Any, shape: Any, *, prompt_length: int, completion_length: int, devices: int, half: bool
+) -> Memory:
     """Memory of one device of a `RunConfig`; ``half``: under bfloat16 autocast."""
     grpo = config.grpo
     per_device = max(1, grpo.rollouts_per_step // devices)
@@ -287,7 +289,12 @@ def estimate(
     """
     grpo, half = config.grpo, config.grpo.dtype != "float32" and machine.name != "cpu"
     need = run_memory(
-        config, shape, prompt_length=prompt_length, completion_length=completion_length, devices=machine.devices, half=half
+        config,
+        shape,
+        prompt_length=prompt_length,
+        completion_length=completion_length,
+        devices=machine.devices,
+        half=half,
     )
     generation, training = seconds_per_step(
         shape, machine, rollouts=grpo.rollouts_per_step, prompt_length=prompt_length, completion_length=completion_length,
