@@ -52,7 +52,8 @@ class Collapse:
     Attributes:
         run_id: the run.
         verdict: ``"none"``, ``"at risk"``, ``"collapsed"``, or ``"too short"`` (fewer than 8 evaluations and no other
-        sign). signs: what was seen, in words with numbers.
+            sign).
+        signs: what was seen, in words with numbers.
         peak_compute: compute at the peak of the fitted score [unit of the axis]; NaN without a fall.
         onset_compute: compute at which half of the fall is behind it [unit of the axis]; NaN without a fall.
         lost_share: share of the gain given back by the end [1]; 0 without a fall.

@@ -1,8 +1,7 @@
 """The simple FLOP conventions of papers (6ND, 8NT, 10NT), by name, and how far each is off.
 
-They multiply parameters by tokens: no attention, and the embedding counted as if it were a matrix product. Use them to
-    compare
-with papers; `scaling.flops` counts.
+They multiply parameters by tokens: no attention, and the embedding counted as if it were a matrix product. Use them
+to compare with papers; `scaling.flops` counts.
 """
 
 from __future__ import annotations

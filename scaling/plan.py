@@ -206,8 +206,7 @@ def next_run(
     """Which curve to continue, and how far, so that its target narrows most per unit of compute; best first.
 
     The expected width comes from the draws: the target and the scores of the new evaluations are treated as jointly
-        normal, so
-    the variance left is ``v - c' (S + sigma^2 I)^-1 c`` (the preposterior variance of a linear Gaussian experiment).
+    normal, so the variance left is ``v - c' (S + sigma^2 I)^-1 c`` (the preposterior variance of a linear Gaussian experiment).
 
     Args:
         fits: name -> fit; refused ones are left out.
@@ -270,13 +269,13 @@ def next_size(
     params, compute = target
     band = study.forecast(params, compute, level=level)
     width = float(band.high[0] - band.low[0])
-    values = study._values(float(params), np.array([float(compute)]))[:, 0]
+    values = study.values(float(params), np.array([float(compute)]))[:, 0]
     out = []
     for size in sizes:
         for budget in budgets:
             if not (size > 0 and budget > 0):
                 raise ScalingError(f"sizes and budgets must be > 0, got {size!r} and {budget!r}")
-            seen = study._values(float(size), np.geomspace(budget / 100, budget, evals))
+            seen = study.values(float(size), np.geomspace(budget / 100, budget, evals))
             after = width * np.sqrt(_left(values, seen, study.rmse))
             out.append(
                 Candidate(f"{size:.3g} parameters", float(budget), float(budget), width, float(after),

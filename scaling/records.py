@@ -30,7 +30,6 @@ RUN, STEPS, EVALS, LOCK, CHECKPOINTS = "run.json", "steps.jsonl", "evals.jsonl",
 
 CONFIDENCE = ("measured", "derived", "assumed")
 STAGES = ("pretrain", "midtrain", "sft", "rl")
-ENDS = ("finished", "budget", "interrupted", "failed", "running")
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,10 @@ class RunRecord:
         confidence: how the cost was obtained: measured, derived or assumed.
         provenance: which trainer or importer wrote the run, its source and semantics.
         benchmarks: settings of each benchmark: items, k, temperature, length, guess rate.
+        name: what people call the run.
+        sweep: the sweep it belongs to, or "".
+        status: ``running``, or how the run ended: ``finished``, ``budget``, ``interrupted`` or ``failed``.
+        schema_version: of the record.
     """
 
     run_id: str
@@ -122,7 +125,7 @@ def write_run(path: Path, record: RunRecord) -> None:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Read ``run.json``; unknown keys are kept out with an error only if the schema version is not ours.
+    """Read ``run.json``; keys that this version does not know are passed over.
 
     Raises:
         RecordError: the file is missing, is not JSON, or has another schema version.

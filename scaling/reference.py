@@ -1,14 +1,12 @@
 """The reference ledger: published pretraining and RL compute of public models, each cell with its source and trust.
 
 Data: ``scaling/data/pretraining.csv``, ``rl.csv`` and ``configs.json``. Trust of a cell: ``verified`` (read in the
-    primary
-document), ``computed`` (follows from the public ``config.json``), ``verified-secondary`` (read in a third-party text),
-``derived`` (our arithmetic on stated numbers, e.g. devices x wall time), ``unverified``. Anything but the first two is
-marked wherever it is printed.
+primary document), ``computed`` (follows from the public ``config.json``), ``verified-secondary`` (read in a third-party
+text), ``derived`` (our arithmetic on stated numbers, e.g. devices x wall time), ``unverified``. Anything but the first
+two is marked wherever it is printed.
 
 FLOPs here are by convention: pretraining ``6 N_active D``, RL as its row says; attention is not counted, so they
-    compare with
-papers. `scaling.flops` counts exactly.
+compare with papers. `scaling.flops` counts exactly.
 """
 
 from __future__ import annotations
@@ -108,6 +106,8 @@ class RLRun:
         score: benchmark before and after, as stated.
         trust: cell -> trust.
         source: citation.
+        date: of publication, where known.
+        facts: the whole row of the data file, as text.
         note: what to watch.
     """
 

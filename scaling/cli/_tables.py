@@ -91,7 +91,7 @@ def read_source(
 
     Raises:
         ScalingError: the path does not exist, a column is missing (the message lists those there are), a value is no
-        number.
+            number.
     """
     if not path.exists():
         raise ScalingError(f"no such file or folder: {path}")

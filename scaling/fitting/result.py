@@ -50,6 +50,7 @@ class Fit:
         n_items: items of the benchmark where given.
         fit_after: compute before which evaluations were left out, or None.
         options: what `scaling.fit` was called with, for refits.
+        given_verdict: the verdict of a refused or a loaded fit, which is not found anew.
     """
 
     law: Law

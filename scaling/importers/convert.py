@@ -55,7 +55,7 @@ def convert(
             f"{raw.name}: none of its {len(have) + len(raw.unused)} keys is known to the mapping of {mapping.trainer}: "
             f"pass --mapping; first keys: {', '.join(list(have | raw.unused)[:6])}"
         )
-    semantics = _semantics(raw, mapping, accounts, scores)
+    semantics = _semantics(raw, mapping, accounts)
     record = _record(raw, mapping, accounts, semantics, model)
     explanation = _explain(raw, mapping, accounts, scores)
     names = [n for n in (*accounts.metric_keys, *mapping.derive) if _is_metric(n)]
@@ -100,7 +100,7 @@ def _shape(raw: RawRun) -> Any:
         return None
 
 
-def _semantics(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: list[Score]) -> dict[str, Any]:
+def _semantics(raw: RawRun, mapping: TrainerMapping, accounts: Accounts) -> dict[str, Any]:
     out = dict(mapping.semantics)
     for name in ("evaluation", "overhead"):
         if out.get(f"{name}_in_step_time") == "by phases":

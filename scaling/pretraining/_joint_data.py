@@ -46,12 +46,6 @@ class JointData:
         """Evaluations of each size, shape ``(n_sizes,)``."""
         return self.weight.sum(axis=1)
 
-    @property
-    def compute_range(self) -> tuple[float, float]:
-        """Least positive and largest compute of all evaluations."""
-        seen = self.log_compute[(self.weight > 0) & np.isfinite(self.log_compute)]
-        return float(np.exp(seen.min())), float(np.exp(seen.max()))
-
     def without(self, row: int) -> JointData:
         """The same data less one size."""
         keep = np.arange(len(self.params)) != row

@@ -132,7 +132,7 @@ class JointFit:
         c = np.atleast_1d(np.asarray(compute, dtype=float))
         if not (np.all(np.isfinite(c)) and np.all(c >= 0) and (np.all(c > 0) or not type(self.law).needs_positive)):
             raise ScalingError("compute must be finite and > 0 (a law in ln C has no value at 0)")
-        values = self._values(float(params), c)
+        values = self.values(float(params), c)
         low, high = band(values, level)
         return Forecast(c, np.median(values, axis=0), low, high, level, self.data.axis)
 
@@ -152,7 +152,14 @@ class JointFit:
         hit = np.flatnonzero(np.isclose(self.data.params, params, rtol=1e-6))
         return int(hit[0]) if hit.size else None
 
-    def _values(self, params: float, compute: Array, level: Array | None = None) -> Array:
+    def values(self, params: float, compute: Array, level: Array | None = None) -> Array:
+        """Draws of the expected score of a size, shape ``(draws, n)``.
+
+        Args:
+            params: model size [parameters].
+            compute: RL compute, shape ``(n,)`` [unit of the axis].
+            level: the size's level in each draw, shape ``(draws,)``; default: its own, or the trend's where it has none.
+        """
         law, local = type(self.law), self._local(params)
         if level is None:
             level = self._level(params)

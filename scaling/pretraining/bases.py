@@ -75,8 +75,7 @@ def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRu
     """The runs of a table as `StudyRun`, with their bases' scores at step 0.
 
     ``base_best`` is the best score of any decoding recorded at step 0. Where the table has no pretraining loss, the
-    run's record is
-    asked: ``validation_loss`` (text like the pretraining's), else ``held_out_loss``.
+    run's record is asked: ``validation_loss`` (text like the pretraining's), else ``held_out_loss``.
 
     Raises:
         ScalingError: a run lacks its pretraining's cost, tokens or size.

@@ -2,9 +2,8 @@
 
 The estimate is least squares on the score, as published. Intervals come from a parametric bootstrap with two kinds of
 noise: residuals resampled in blocks within their curves, and deviations of whole sizes from the law (a random effect
-    whose spread is
-estimated as in meta-analysis, DerSimonian & Laird 1986), because with a handful of sizes it is these that limit what is
-known.
+whose spread is estimated as in meta-analysis, DerSimonian & Laird 1986), because with a handful of sizes it is these
+that limit what is known.
 """
 
 from __future__ import annotations
@@ -198,7 +197,7 @@ def _leave_one_out(form: Any, data: JointData, fit: JointFit, *, draws: int, see
         with np.errstate(over="ignore"):
             compute, score = np.exp(data.log_compute[row, at]), data.score[row, at]
         first = int(np.argmin(compute))
-        blind = refit._values(float(params), compute)
+        blind = refit.values(float(params), compute)
         point = np.median(blind, axis=0)
         low, high = band(blind, 0.9)
         local = form.local_at(refit._theta, rest, float(params))

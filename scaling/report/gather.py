@@ -22,7 +22,6 @@ __all__ = ["Analysis", "Group", "gather", "main_benchmark"]
 FULL_RUNS = 24
 PARALLEL_RUNS = 48
 AXES = ("gpu_hours", "total_flops", "pretraining_flops_ratio")
-BASE_DECODINGS = ("greedy", "forced_trace")  # and maj@k: a base's best decoding at step 0
 
 
 @dataclass(frozen=True, eq=False)

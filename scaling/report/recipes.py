@@ -52,7 +52,7 @@ def recipes(a: Analysis) -> Section | None:
         f"{pair.other if c.median > 0 else pair.baseline} ({title})"
         for title, comparison in found.items()
         for pair in comparison.pairs
-        for c in [_at_shared_end(comparison, pair)]
+        for c in [_at_shared_end(pair)]
         if c is not None and c.status == "ok" and (c.low > 0 or c.high < 0)
     ]
     lead = (
@@ -82,7 +82,7 @@ def recipes(a: Analysis) -> Section | None:
     return Section("recipes", "Recipes at equal compute", lead, (*parts, *([Note(tuple(lines))] if lines else [])))
 
 
-def _at_shared_end(comparison: Comparison, pair: Any) -> Contrast | None:
+def _at_shared_end(pair: Any) -> Contrast | None:
     """The difference at the largest compute that both reached."""
     inside = [c for c in pair.difference if c.status == "ok" and math.isfinite(c.median)]
     return max(inside, key=lambda c: c.compute) if inside else None
@@ -92,7 +92,7 @@ def _shown(found: dict[str, Comparison]) -> pd.DataFrame:
     rows = []
     for title, comparison in found.items():
         for pair in comparison.pairs:
-            end = _at_shared_end(comparison, pair)
+            end = _at_shared_end(pair)
             speed = next((s for s, d in zip(pair.speed_up, pair.difference) if d is end), None)
             rows.append(
                 {
