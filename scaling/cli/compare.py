@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scaling.cli._tables import Source, drawable, echo_notes, read_source, source_options
+from scaling.cli._output import drawable
+from scaling.cli._sources import Source, echo_notes, read_source, source_options
 from scaling.errors import ScalingError
 
 if TYPE_CHECKING:

@@ -35,7 +35,13 @@ def demo(out: Path, kind: str, draws: int, seed: int) -> None:
     runs = bundled_runs(kind)
     click.echo(f"the bundled study, {kind}: {runs!r}")
     path = write(
-        runs, out, title=f"Bundled ladder study: {kind}", draws=draws, seed=seed, full=False, command=f"rl-scaling demo --kind {kind}"
+        runs,
+        out,
+        title=f"Bundled ladder study: {kind}",
+        draws=draws,
+        seed=seed,
+        full=False,
+        command=f"rl-scaling demo --kind {kind}",
     )
     arms = bundled_arms()
     arms = arms[arms["piece"] == kind]

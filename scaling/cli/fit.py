@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from scaling.cli._tables import amount, band, drawable, echo_collapses, echo_notes, read_source, source_options
+from scaling.cli._output import amount, band, drawable
+from scaling.cli._sources import echo_collapses, echo_notes, read_source, source_options
 
 if TYPE_CHECKING:
     from scaling.fitting import Fit

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from scaling import ledger_table
+from scaling.cli._output import text_table
 from scaling.errors import ScalingError
 from scaling.ledger_table import LedgerLine
 
@@ -58,7 +59,7 @@ def ledger(text: str, runs: Path | None, models: bool, conventions: bool, notes:
         return
     if own:
         click.echo("Your runs\n")
-        click.echo(_table(ledger_table.COLUMNS, [line.cells() for line in own]))
+        click.echo(text_table(ledger_table.COLUMNS, [line.cells() for line in own]))
         everything = ledger_table.published()
         for sentence in filter(None, (ledger_table.neighbours(line, everything) for line in own)):
             click.echo(f"  {sentence}")
@@ -66,10 +67,10 @@ def ledger(text: str, runs: Path | None, models: bool, conventions: bool, notes:
         click.echo()
     if lines:
         click.echo("Published RL against its pretraining\n")
-        click.echo(_table(ledger_table.COLUMNS, [line.cells() for line in lines]))
+        click.echo(text_table(ledger_table.COLUMNS, [line.cells() for line in lines]))
     if pretrainings:
         click.echo(("\n" if lines else "") + "Published pretraining (FLOPs are 6 N_active D)\n")
-        click.echo(_table(_MODEL_COLUMNS, [_model_cells(m) for m in pretrainings]))
+        click.echo(text_table(_MODEL_COLUMNS, [_model_cells(m) for m in pretrainings]))
     click.echo(f"\n{LEGEND}")
     if lines:
         _echo_notes(lines, notes)
@@ -88,7 +89,7 @@ def _conventions(text: str) -> str:
         for model, convention, errors in error_table({name: public_shape(name) for name in names}, lengths=lengths)
     ]
     title = "Conventions against counted model FLOPs of the same passes (prompt 256 tokens; columns: total length)\n\n"
-    return title + _table(("model", "convention", *map(str, lengths)), rows)
+    return title + text_table(("model", "convention", *map(str, lengths)), rows)
 
 
 def _echo_notes(lines: list[LedgerLine], notes: bool) -> None:
@@ -127,14 +128,6 @@ def _model_cells(model: ledger_table.PretrainedModel) -> tuple[str, ...]:
         hours,
         model.chip or "-",
         "" if model.comparable else model.made_by,
-    )
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (columns, tuple("-" * w for w in widths), *rows)
     )
 
 

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scaling.cli import _plan_inputs as _inputs
+from scaling.cli._output import text_table
 from scaling.errors import ScalingError
 
 if TYPE_CHECKING:
     from scaling.fitting import Fit
-    from scaling.flops import ModelShape
     from scaling.plan import PlannedRun
-    from scaling.pretraining import JointFit
     from scaling.runs import RunTable
-    from scaling.throughput import Throughput
     from scaling.workload import Workload
-
-_DEFAULT_STEP = {"prompts_per_step": 32, "group_size": 16, "prompt_length": 256.0, "completion_length": 4096.0}
-_DEFAULT_SOURCE = "DeepSeek-R1-Zero's batch of 32 x 16 rollouts (arXiv:2501.12948); lengths assumed"
 
 
 @click.command()
@@ -89,7 +85,7 @@ def plan(
 
     if runs is None and (target is not None or split is not None):
         raise ScalingError(f"{'--next' if target is not None else '--split'} needs measured runs: --runs PATH")
-    table = _load(runs)
+    table = _inputs.measured(runs)
     if split is not None and table is not None:
         from scaling.cli._relate import relate
 
@@ -97,13 +93,13 @@ def plan(
         if not (gpu_hours or flops or steps):
             return
         click.echo()
-    shapes, pretraining = _shapes(models, configs, table)
+    shapes, pretraining = _inputs.sizes(models, configs, table)
     if not (gpu_hours or flops or steps):
         raise ScalingError("a plan needs a budget: --gpu-hours, --flops or --steps")
-    workload, step_source = _workload(step, table)
-    throughput, hours_known, problem = _throughput(accelerator, table)
-    study, study_note = _study(table, benchmark)
-    usd, usd_source = _price(price, throughput)
+    workload, step_source = _inputs.step(step, table)
+    throughput, hours_known, problem = _inputs.rates(accelerator, table)
+    study, study_note = _inputs.scores(table, benchmark)
+    usd, usd_source = _inputs.money(price, throughput)
     if not hours_known and gpu_hours:
         raise ScalingError(f"a budget in GPU-hours needs rates: name an --accelerator ({problem})")
     grid = plan_grid(
@@ -120,9 +116,7 @@ def plan(
     if form == "json":
         click.echo(json.dumps([_record(run, hours_known) for run in grid], indent=1))
         return
-    from scaling.cli.ledger import _table as table_text
-
-    click.echo(table_text(_COLUMNS, [_cells(run, hours_known) for run in grid]))
+    click.echo(text_table(_COLUMNS, [_cells(run, hours_known) for run in grid]))
     click.echo(f"\nstep: {_step_text(workload)} ({step_source})")
     click.echo(f"hours: {throughput.source if hours_known else problem}")
     if usd_source and hours_known:
@@ -185,131 +179,6 @@ def _record(run: PlannedRun, hours_known: bool) -> dict[str, Any]:
         "score_low": run.score[1] if run.score else None,
         "score_high": run.score[2] if run.score else None,
     }
-
-
-def _load(runs: Path | None) -> RunTable | None:
-    if runs is None:
-        return None
-    from scaling.runs import load_runs
-
-    return load_runs(runs)
-
-
-def _shapes(
-    models: tuple[str, ...], configs: tuple[Path, ...], table: RunTable | None
-) -> tuple[dict[str, ModelShape], dict[str, float]]:
-    """Shapes and pretraining FLOPs of the sizes to plan for."""
-    from scaling import reference
-    from scaling.shapes import ModelShape
-
-    shapes: dict[str, ModelShape] = {}
-    pretraining: dict[str, float] = {}
-    for name in models:
-        shapes[name] = reference.public_shape(name)
-        known = next((m for m in reference.pretrained_models() if m.name == name), None)
-        if known is not None and known.tokens:
-            pretraining[name] = known.flops
-    for path in configs:
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ScalingError(f"--config {path} cannot be read: {error.strerror}") from error
-        except json.JSONDecodeError as error:
-            raise ScalingError(f"--config {path} must be a config.json: {error}") from error
-        shapes[path.parent.name or path.stem] = ModelShape.from_config(config)
-    if not shapes and table is not None:
-        from scaling.records import read_run
-
-        for row in table.runs.sort_values("params").to_dict("records"):
-            shape = read_run(Path(row["path"])).model.get("shape")
-            if shape:
-                fields = {**shape, "windows": tuple(shape.get("windows") or ())}
-                shapes[row["model"]] = ModelShape(**fields)
-                pretraining[row["model"]] = row["pretraining_flops"]
-    if not shapes:
-        raise ScalingError("a plan needs sizes: --model NAME, --config PATH, or --runs whose records hold their shapes")
-    return shapes, {name: value for name, value in pretraining.items() if value == value}
-
-
-def _workload(step: dict[str, Any], table: RunTable | None) -> tuple[Workload, str]:
-    """The step: what was asked for, else what the runs did, else the defaults."""
-    from scaling.workload import Workload
-
-    known, source = dict(_DEFAULT_STEP), _DEFAULT_SOURCE
-    if table is not None and len(table.steps) and table.steps["rollouts"].sum() > 0:
-        rollouts = table.steps["rollouts"]
-        per_step = float(rollouts[rollouts > 0].median())
-        known = {
-            "prompts_per_step": max(1, round(per_step)),
-            "group_size": 1,
-            "prompt_length": float(table.steps["prompt_tokens"].sum() / rollouts.sum()),
-            "completion_length": float(table.steps["completion_tokens"].sum() / rollouts.sum()),
-        }
-        source = "means of the runs"
-    given = {key: value for key, value in step.items() if key in known and value is not None}
-    if given:
-        source = f"{', '.join(given)} as given; the rest: {source}" if len(given) < len(known) else "as given"
-    if "group_size" in given and "prompts_per_step" not in given and table is not None:
-        known["prompts_per_step"] = max(1, round(known["prompts_per_step"] / given["group_size"]))
-    return Workload(**{**known, **given}, reference_model=step["reference_model"], lora=step["lora"]), source
-
-
-def _throughput(name: str | None, table: RunTable | None) -> tuple[Throughput, bool, str]:
-    """Rates, whether they say anything about hours, and why not."""
-    from scaling.throughput import measured_throughput, stated_throughput
-
-    problem = "no accelerator named and no measured runs"
-    if table is not None:
-        try:
-            measured = measured_throughput(table)
-            if name is None or _same(name, measured.accelerator):
-                return measured, True, ""
-        except ScalingError as error:
-            problem = str(error)
-    if name is not None:
-        return stated_throughput(name), True, ""
-    return stated_throughput("H100"), False, f"not predicted: {problem}"
-
-
-def _same(one: str, other: str) -> bool:
-    from scaling.hardware import accelerator
-
-    try:
-        return accelerator(one).name == accelerator(other).name
-    except ScalingError:
-        return one.casefold() == other.casefold()
-
-
-def _price(price: float | None, throughput: Throughput) -> tuple[float | None, str]:
-    if price is not None:
-        return price, f"{price:g} USD a GPU-hour, as given"
-    from scaling.hardware import accelerator
-
-    try:
-        device = accelerator(throughput.accelerator)
-    except ScalingError:
-        return None, ""
-    if device.usd_per_hour is None:
-        return None, ""
-    return device.usd_per_hour, f"{device.usd_per_hour:g} USD a GPU-hour ({device.usd_source})"
-
-
-def _study(table: RunTable | None, benchmark: str | None) -> tuple[JointFit | None, str]:
-    if table is None:
-        return None, "not predicted without measured runs (--runs) of at least 3 sizes"
-    from scaling.pretraining import fit_joint
-    from scaling.pretraining.bases import recorded_labels, with_labels
-
-    labels = {row["run_id"]: recorded_labels(row) for row in table.runs.to_dict("records")}
-    try:
-        groups = {
-            float(params): [with_labels(curve, labels[curve.run_id]) for curve in curves]
-            for params, curves in table.curves(benchmark=benchmark, axis="total_flops", by="params").items()
-        }
-        study = fit_joint(groups)
-    except ScalingError as error:
-        return None, f"not predicted: {error}"
-    return study, f"joint fit of {len(groups)} sizes, 90 % interval of the expected score (its verdict below)"
 
 
 def _advise(table: RunTable, benchmark: str | None, target: str) -> None:

@@ -24,7 +24,6 @@ TABLES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json", ".gz")
 _ACCURACY_WORDS = ("acc", "pass", "solve", "success", "percent", "exact_match")
 _SHARE_STARTS = ("pass@", "avg@", "maj@", "acc", "success", "solve")
 _ROWS_SHOWN = 40  # columns named in an error
-_DRAWN = 5000  # points of a curve that a figure holds
 
 
 @dataclass(frozen=True)
@@ -310,55 +309,3 @@ def echo_collapses(data: Source) -> dict[str, str]:
                 found[curve.run_id] = str(collapse)
                 click.echo(f"warning: {collapse}; its law describes no collapse, see scaling.collapse", err=True)
     return found
-
-
-def drawable(groups: dict[str, list[Curve]]) -> tuple[dict[str, list[Curve]], str]:
-    """Curves that a browser can draw: beyond 5,000 evaluations, means of neighbours; and the words that say so."""
-    words = ""
-    out: dict[str, list[Curve]] = {}
-    for name, members in groups.items():
-        out[name] = []
-        for curve in members:
-            clean = curve.finite()
-            if len(clean) > _DRAWN:
-                size = -(-len(clean) // _DRAWN)
-                starts = np.arange(0, len(clean), size)
-                count = np.diff(np.append(starts, len(clean)))
-                x, y = (np.add.reduceat(v, starts) / count for v in (clean.compute, clean.performance))
-                clean = Curve(
-                    compute=x,
-                    performance=y,
-                    axis=curve.axis,
-                    metric=curve.metric,
-                    run_id=curve.run_id,
-                    labels=curve.labels,
-                )
-                words = f"points drawn are means of up to {size} neighbouring evaluations"
-            out[name].append(clean)
-    return out, words
-
-
-def amount(value: float) -> str:
-    """A number with four significant digits, infinities in words."""
-    if np.isnan(value):
-        return "-"
-    if np.isinf(value):
-        return "never" if value > 0 else "-inf"
-    return f"{value:.4g}"
-
-
-def band(low: float, high: float, digits: int = 3) -> str:
-    """An interval as text, open ends in words."""
-
-    def one(v: float) -> str:
-        return (
-            "-inf"
-            if v == -np.inf
-            else "inf"
-            if v == np.inf
-            else f"{v:.{digits}g}"
-            if abs(v) >= 10
-            else f"{v:.{digits}f}"
-        )
-
-    return f"[{one(low)}, {one(high)}]"
