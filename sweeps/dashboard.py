@@ -6,7 +6,6 @@ Both show what the mirror logs (`sweeps.wandb_mirror`) and what `sweeps.wandb_fi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from scaling import records
 from scaling.errors import ConfigError, ScalingError
+from sweeps.files import read_json, write_json
 from sweeps.tracking import credentials
 from sweeps.wandb_fit import FIGURE, PARAMETERS
 from sweeps.wandb_mirror import wandb_settings
@@ -165,7 +165,7 @@ def save(board: Dashboard, folder: Path, *, summary: str = "", report: bool = Tr
     import wandb_workspaces.workspaces as ws
 
     wr = _reports()
-    state = _read_state(folder)
+    state = read_json(folder / STATE)
     key = f"{board.entity}/{board.project}"
     known = state.get(key, {})
 
@@ -185,7 +185,7 @@ def save(board: Dashboard, folder: Path, *, summary: str = "", report: bool = Tr
         page.save()
         urls["report"] = str(page.url)
     state[key] = {**known, **urls}
-    _write_state(folder, state)
+    write_json(folder / STATE, state)
     return Urls(urls["workspace"], urls.get("report"), updated=before is not None)
 
 
@@ -265,17 +265,3 @@ def _reports() -> Any:
     except ModuleNotFoundError as error:
         raise ConfigError(f"the dashboard needs the package {error.name}: pip install 'rl-scaling[wandb]'") from error
     return wr
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
-
-
-def _write_state(folder: Path, state: dict[str, Any]) -> None:
-    temporary = folder / f".{STATE}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / STATE)

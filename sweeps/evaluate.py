@@ -29,7 +29,8 @@ from scaling.errors import ConfigError, ScalingError
 from scaling.flops import ModelShape
 from scaling.runs import find_runs
 from sweeps.config import RunConfig, conf_dir
-from sweeps.run_dir import RunDirectory, complete_checkpoints, write_json
+from sweeps.files import write_json
+from sweeps.run_dir import RunDirectory, complete_checkpoints
 from sweeps.schema import Strict
 from sweeps.stop import requested
 
@@ -231,7 +232,6 @@ def evaluate_job(config: RunConfig, order: Mapping[str, Any], *, open_model: Cal
     run, settings = Path(order["run"]), AfterTheFact.model_validate(order["settings"])
 
     def report(done: int, total: int) -> None:
-        Path(order["progress"]).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(order["progress"]), {"stage": "evaluation", "step": done, "total": total, "time": time.time()})
 
     added = evaluate_run(run, settings, open_model=open_model, report=report)

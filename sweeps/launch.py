@@ -14,13 +14,14 @@ from typing import Any
 from scaling import records
 from scaling.errors import ConfigError, RecordError, ScalingError
 from sweeps.config import RunConfig
+from sweeps.files import read_json, write_json
 from sweeps.launching import engines, snapshot
 from sweeps.launching.caches import check_caches
 from sweeps.launching.display import watch
-from sweeps.launching.jobs import Job, Notes, read_config, write_json
+from sweeps.launching.jobs import Job, Notes, read_config
 from sweeps.launching.manifest import build_manifest, render, write_manifest
 from sweeps.launching.rows import PlannedRun, merge, resolve_rows
-from sweeps.launching.status import RunState, read_json, read_state
+from sweeps.launching.status import RunState, read_state
 
 __all__ = ["Interrupted", "SweepFailed", "advice", "launch", "start_runs", "watch_runs"]
 

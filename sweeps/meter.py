@@ -24,8 +24,9 @@ from scaling.cost import ComputeCost
 from scaling.flops import ModelShape
 from sweeps.budgets import Limits
 from sweeps.counting import Counter
+from sweeps.files import write_json
 from sweeps.ranks import agree, first_says
-from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints, write_json
+from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints
 from sweeps.tracking import Tracker
 
 __all__ = ["Meter"]

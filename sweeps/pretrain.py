@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from typing import Any
 from pydantic import Field
 
 from scaling.errors import ConfigError
+from sweeps.bases import partial_folder, publish, read_record
 from sweeps.models import ScratchModel, load, shape_of
 from sweeps.schema import Strict
 
@@ -126,13 +126,8 @@ def base_hash(model: ScratchModel, task: Any, config: PretrainConfig) -> str:
 
 def read_base(folder: Path) -> BaseRecord | None:
     """The record of a finished base, or None where there is none; its path is where it lies now."""
-    try:
-        body = json.loads((folder / BASE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{folder / BASE} must be JSON: {error}; remove {folder} to pretrain it anew") from error
-    return BaseRecord(**{**body, "path": str(folder)})
+    body = read_record(folder / BASE)
+    return BaseRecord(**body) if body is not None else None
 
 
 def pretrain(
@@ -189,7 +184,7 @@ def _train(
     from tqdm import tqdm
 
     peak = float(config.learning_rate or 0)
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial = partial_folder(folder)
     partial.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
@@ -263,7 +258,7 @@ def _train(
             },
             versions={name: _version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
         )
-        _publish(folder, partial, model.to("cpu"), tokenizer, record)
+        publish(folder, model.to("cpu"), tokenizer, BASE, asdict(record))
     finally:
         torch.set_num_threads(threads)
 
@@ -334,24 +329,6 @@ def _save_state(path: Path, model: Any, optimizer: Any, done: dict[str, Any]) ->
     tmp = path.with_suffix(".tmp")
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "done": done}, tmp)
     os.replace(tmp, path)
-
-
-def _publish(folder: Path, partial: Path, model: Any, tokenizer: Any, record: BaseRecord) -> None:
-    """Write everything beside its place, then rename: a reader sees a complete base or none."""
-    ready = folder.with_name(f"{folder.name}.ready")
-    shutil.rmtree(ready, ignore_errors=True)
-    try:
-        model.save_pretrained(ready)
-        tokenizer.save_pretrained(ready)
-        (ready / BASE).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the base model to {ready}: {error.strerror}; free space, then rerun"
-        ) from error
-    if folder.exists():  # a folder without base.json: left by hand or by a copy that was cut off
-        shutil.rmtree(folder)
-    os.replace(ready, folder)
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _version(package: str) -> str:

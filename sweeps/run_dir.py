@@ -20,8 +20,9 @@ from scaling import records
 from scaling.cost import ComputeCost
 from scaling.errors import RecordError
 from scaling.records import RunRecord
+from sweeps.files import write_json
 
-__all__ = ["LEDGER", "RunDirectory", "complete_checkpoints", "git_commit", "holder", "write_json"]
+__all__ = ["LEDGER", "RunDirectory", "complete_checkpoints", "git_commit", "holder", "ledger_cost"]
 
 LEDGER = "ledger.json"  # written last into a checkpoint: its presence says that the checkpoint is complete
 
@@ -158,19 +159,6 @@ def complete_checkpoints(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 def ledger_cost(ledger: dict[str, Any]) -> ComputeCost:
     """Cumulative cost at a checkpoint."""
     return ComputeCost.from_dict(ledger["cost"])
-
-
-def write_json(path: Path, body: dict[str, Any]) -> None:
-    """Replace a small JSON file atomically."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        tmp.write_text(json.dumps(body, default=str), encoding="utf-8")
-        os.replace(tmp, path)
-    except OSError as error:
-        tmp.unlink(missing_ok=True)
-        raise RecordError(
-            f"cannot write {path}: {error.strerror}; free space or fix permissions, then rerun"
-        ) from error
 
 
 def git_commit(folder: Path) -> str | None:

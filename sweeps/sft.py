@@ -13,8 +13,6 @@ import functools
 import hashlib
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +22,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from scaling.errors import ConfigError
+from sweeps.bases import partial_folder, publish, read_record
 from sweeps.models import HubModel, ScratchModel, load, shape_of
 from sweeps.schema import Strict
 
@@ -195,7 +194,7 @@ def _train(
         )
     micro = config.micro_batch or config.batch
     arguments = SFTConfig(
-        output_dir=str(folder.with_name(f"{folder.name}.partial")),
+        output_dir=str(partial_folder(folder)),
         max_steps=config.steps or 10_000_000,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=config.batch // micro,
@@ -242,10 +241,10 @@ def _train(
         gpu_hours=seconds / 3600,
         accelerator=torch.cuda.get_device_name() if cuda else "cpu",
         accepted=accepted,
-        loss=losses[-1] if losses else None,
+        loss=losses[-1] if losses and math.isfinite(losses[-1]) else None,
         config=config.model_dump(),
     )
-    _publish(folder, model.to("cpu"), tokenizer, record)
+    publish(folder, model.to("cpu"), tokenizer, STAGE, asdict(record))
 
 
 def _texts(
@@ -368,19 +367,5 @@ def _fingerprint(config: SftConfig) -> str:
 
 
 def _read(folder: Path) -> SftRecord | None:
-    try:
-        return SftRecord(**{**json.loads((folder / STAGE).read_text(encoding="utf-8")), "path": str(folder)})
-    except FileNotFoundError:
-        return None
-
-
-def _publish(folder: Path, model: Any, tokenizer: Any, record: SftRecord) -> None:
-    ready = folder.with_name(f"{folder.name}.ready")
-    shutil.rmtree(ready, ignore_errors=True)
-    model.save_pretrained(ready)
-    tokenizer.save_pretrained(ready)
-    body = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in asdict(record).items()}
-    (ready / STAGE).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(ready, folder)
-    shutil.rmtree(folder.with_name(f"{folder.name}.partial"), ignore_errors=True)
+    body = read_record(folder / STAGE)
+    return SftRecord(**body) if body is not None else None

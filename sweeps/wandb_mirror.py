@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import queue
 import sys
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.files import write_json
 from sweeps.tracking import Tracker, blank_secrets
 
 __all__ = ["MIRROR", "STEP", "X_AXIS", "WandbTracker", "define_axes", "wandb_settings"]
@@ -30,11 +30,8 @@ GRACE = 10.0  # [s] beyond it before wandb-core is given up
 QUEUE_ROWS = 10_000  # rows held while the server is slow to start
 GIVE_UP_AFTER = 3  # consecutive failures
 
-MAX_TABLE_ROWS, MAX_TABLES, MAX_TEXT = (
-    32,
-    50,
-    2000,
-)  # completion samples: rows a table, tables a segment, characters a cell
+# completion samples: rows a table, tables a segment, characters a cell
+MAX_TABLE_ROWS, MAX_TABLES, MAX_TEXT = 32, 50, 2000
 
 
 class WandbTracker(Tracker):
@@ -137,7 +134,7 @@ class WandbTracker(Tracker):
         body: dict[str, Any] = {"mode": mode, **self._identity}
         if mode == "online":
             body |= {"entity": run.entity, "url": run.url}
-        _write(self._directory / MIRROR, json.dumps(body, indent=1))
+        write_json(self._directory / MIRROR, body)
         return run
 
     def _send(self, run: Any, item: dict[str, Any]) -> None:
@@ -268,10 +265,3 @@ def _kill_core() -> None:
     if process is not None:
         process.kill()
         process.wait()
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -8,7 +8,6 @@ directories, a login node included.
 from __future__ import annotations
 
 import importlib.util
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from scaling import records
 from scaling.errors import ConfigError, ScalingError
 from scaling.runs import find_runs
+from sweeps.files import read_json
 from sweeps.tracking import blank_secrets, credentials
 from sweeps.wandb_mirror import MIRROR, define_axes, wandb_settings
 from sweeps.wandb_rows import Part, Row, lacking_rows, parts_of, record_rows
@@ -329,11 +329,7 @@ def mirror_place(path: Path) -> tuple[str, str | None]:
 
 
 def _mirror(path: Path) -> dict[str, Any]:
-    try:
-        body = json.loads((path / MIRROR).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return body if isinstance(body, dict) else {}
+    return read_json(path / MIRROR)
 
 
 def _mirrors_itself(path: Path, record: records.RunRecord) -> bool:

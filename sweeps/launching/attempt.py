@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.launching.jobs import write_json
+from sweeps.files import write_json
 from sweeps.launching.roles import Processes
 from sweeps.worker import INTERRUPTED
 

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import RecordError
+from sweeps.files import write_json
 
 if TYPE_CHECKING:
     from sweeps.config import RunConfig
 
-__all__ = ["Job", "Notes", "is_locked", "process_start", "read_config", "write_json"]
+__all__ = ["Job", "Notes", "is_locked", "process_start", "read_config"]
 
 ACTIVE = ("queued", "running")
 
@@ -179,22 +180,3 @@ def process_start(pid: int) -> int | None:
         return None
     state, *rest = stat.rpartition(")")[2].split()
     return None if state in "ZX" else int(rest[18])
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place, then rename: a reader sees the old file or the new one.
-
-    Raises:
-        RecordError: the folder cannot be written.
-    """
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        os.replace(tmp, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            tmp.unlink(missing_ok=True)
-        raise RecordError(
-            f"cannot write {path}: {error.strerror}; free space or fix permissions, then rerun"
-        ) from error

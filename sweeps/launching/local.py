@@ -25,9 +25,10 @@ from pathlib import Path
 from scaling.errors import ConfigError
 from scaling.records import RUN
 from sweeps.cluster import ClusterConfig
-from sweeps.launching.jobs import Job, Notes, is_locked, process_start, read_config, write_json
+from sweeps.files import read_json, write_json
+from sweeps.launching.jobs import Job, Notes, is_locked, process_start, read_config
 from sweeps.launching.roles import lay_out
-from sweeps.launching.status import DONE, read_json
+from sweeps.launching.status import DONE
 from sweeps.worker import INTERRUPTED
 
 __all__ = ["Slots", "cancel", "refresh", "start", "visible_gpus"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ConfigError, RecordError
-from sweeps.launching.jobs import write_json
+from sweeps.files import write_json
 
 if TYPE_CHECKING:
     from sweeps.launching.predict import Prediction

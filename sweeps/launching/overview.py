@@ -10,11 +10,12 @@ from typing import Any
 
 from scaling import records
 from scaling.errors import RecordError, ScalingError
+from sweeps.files import read_json, write_json
 from sweeps.launching import engines
 from sweeps.launching.display import describe
-from sweeps.launching.jobs import Job, Notes, write_json
+from sweeps.launching.jobs import Job, Notes
 from sweeps.launching.manifest import read_manifest
-from sweeps.launching.status import RunState, read_json, read_state
+from sweeps.launching.status import RunState, read_state
 
 __all__ = ["find", "forecast", "reconcile", "render", "states"]
 

@@ -19,10 +19,10 @@ from typing import Any
 from scaling.errors import ConfigError, ScalingError
 from sweeps.cluster import ClusterConfig
 from sweeps.config import RunConfig
+from sweeps.files import read_json
 from sweeps.launching.attempt import SlurmAttempt
 from sweeps.launching.jobs import Job, Notes
 from sweeps.launching.local import last_words, last_words_of
-from sweeps.launching.status import read_json
 
 __all__ = ["SlurmError", "accounting", "cancel", "check", "refresh", "start"]
 

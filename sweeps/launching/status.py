@@ -13,10 +13,11 @@ from typing import Any
 from scaling import records
 from scaling.cost import ComputeCost
 from scaling.errors import RecordError
+from sweeps.files import read_json
 from sweeps.launching.jobs import Job, is_locked
 from sweeps.worker import INTERRUPTED
 
-__all__ = ["RunState", "read_json", "read_state", "tail_rows"]
+__all__ = ["RunState", "read_state", "tail_rows"]
 
 DONE = ("finished", "budget")
 PROGRESS = "progress.json"
@@ -105,15 +106,6 @@ def read_state(run_dir: Path, *, run_id: str, label: str, job: Job | None, now: 
         log=job.log if job else "", cause=job.cause if job and state in ("failed", "lost", "cancelled", "queued") else None,
         attempt=job.attempt if job else 0,
     )  # fmt: skip
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON object, or nothing: for files that are a convenience, not a record."""
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def tail_rows(path: Path, size: int = TAIL) -> list[dict[str, Any]]:

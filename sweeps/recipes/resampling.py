@@ -7,7 +7,6 @@ run draws what an uninterrupted one would. ScaleRL, arXiv:2510.13786, section 3.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
+from sweeps.files import write_json
 from sweeps.recipes import RecipeSwitches
 
 _Base: Any = object  # a `GRPOTrainer`, put beside the mixin by `trainer_class`
@@ -61,11 +61,7 @@ class PassRates:
 
     def save(self, path: Path) -> None:
         """Write atomically."""
-        tmp = path.with_suffix(".tmp")
-        tmp.write_text(
-            json.dumps({"counts": self.counts, "epochs": self.epochs, "exhausted": self.exhausted}), encoding="utf-8"
-        )
-        os.replace(tmp, path)
+        write_json(path, {"counts": self.counts, "epochs": self.epochs, "exhausted": self.exhausted})
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote."""
