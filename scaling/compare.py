@@ -8,12 +8,12 @@ collapsed ones, evaluations beyond the fourth epoch and differing settings are n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling import _contrasts as contrasts
 from scaling._callable import make_callable
 from scaling.comparison import Comparison, Contrast, Pair
 from scaling.curve import Curve
@@ -29,7 +29,6 @@ Array = NDArray[np.float64]
 AT = (0.25, 0.5, 1.0, 4.0)  # where scores are compared, in units of the compute that both recipes reached
 MARGIN = 0.02  # asymptotes nearer than this are not told apart by three seeds (arXiv:2510.13786, App. A.7) [score]
 _SHARED_SEEDS = 3  # below, a t interval of paired differences is wider than what pairing could save
-_NODES = 5  # values of the common asymptote that the exponents are refitted at
 
 
 def compare(
@@ -168,147 +167,30 @@ def _pair(
         paired = items if paired == "nothing" else f"{paired} and {items}"
     differences, speeds = [], []
     for c in where:
-        change, ratio = zip(*(_at(x, y, float(c), rng) for x, y in couples))
-        pooled = _pool(list(change), rng)
+        change, ratio = zip(*(contrasts.at(x, y, float(c), rng) for x, y in couples))
+        pooled = contrasts.pool(list(change), rng)
         pooled = pooled + extra * rng.standard_normal(pooled.size)
         status = "ok" if c <= reached * (1 + 1e-9) else "extrapolated"
-        differences.append(_contrast("difference", pooled, level, compute=float(c), status=status, better_above=0.0))
+        differences.append(
+            contrasts.contrast("difference", pooled, level, compute=float(c), status=status, better_above=0.0)
+        )
         with np.errstate(divide="ignore", over="ignore"):
             logs = [np.log(r) for r in ratio]
             if len(couples) == 1:
                 whole = ratio[0]
             elif all(np.isfinite(x).all() for x in logs):
-                whole = np.exp(_pool(logs, rng))
+                whole = np.exp(contrasts.pool(logs, rng))
             else:  # some draws never get there: no t-scale of infinities
-                whole = _at(fit_a, fit_b, float(c), rng)[1]
+                whole = contrasts.at(fit_a, fit_b, float(c), rng)[1]
         beyond = float(np.mean(whole * fit_b.window[1] * (1 + 1e-9) < c))
         speed_status = "extrapolated" if beyond > 0.5 or c > fit_a.window[1] * (1 + 1e-9) else "ok"
-        speeds.append(_contrast("speed_up", whole, level, compute=float(c), status=speed_status, better_above=1.0))
-    asymptote, common = _asymptotes(fit_a, fit_b, couples, level, margin, rng)
-    each = [(x.curves, y.curves) for x, y in couples]
-    exponent = _exponents(each, couples, asymptote, common, level, options, rng)
-    return Pair(a, b, tuple(differences), tuple(speeds), asymptote, exponent, common[0], paired)
-
-
-def _at(x: Fit, y: Fit, compute: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draws of (score of y less score of x) and of the speed-up of y over x, at ``compute``."""
-    from scaling.fitting.draws import at_compute
-
-    size = min(x.draws.size, y.draws.size)
-    left, right = x.draws[rng.permutation(x.draws.size)[:size]], y.draws[rng.permutation(y.draws.size)[:size]]
-    here = np.array([compute])
-    score = at_compute(left, here)[:, 0]
-    change = at_compute(right, here)[:, 0] - score
-    with np.errstate(divide="ignore", over="ignore"):
-        return change, compute / _reach_each(right, score)
-
-
-def _reach_each(draws: NDArray, score: Array) -> Array:
-    """Compute at which every draw reaches its own score; ``inf`` where it never does."""
-    from scaling.laws import LAWS
-
-    out = np.full(draws.size, np.inf)
-    for name in np.unique(draws["law"]):
-        rows = draws["law"] == name
-        law = LAWS[str(name)]
-        out[rows] = law.solve(score[rows], **{k: draws[k][rows] for k in law.parameter_names()})
-    return out
-
-
-def _pool(values: list[Array], rng: np.random.Generator) -> Array:
-    """Draws of the mean over seeds of a per-seed contrast; several seeds on a t-scale of their own spread."""
-    if len(values) == 1:
-        return values[0]
-    count = len(values)
-    middle = np.array([v.mean() for v in values])
-    within = float(np.sqrt(np.mean([v.var() for v in values]) / count))
-    between = float(middle.std(ddof=1) / np.sqrt(count))
-    size = min(v.size for v in values)
-    # the spread of seed means holds the fits' own error already; by chance it can fall below that error
-    spread = np.maximum(between * np.abs(rng.standard_t(count - 1, size)), within * np.abs(rng.standard_normal(size)))
-    return middle.mean() + spread * rng.choice([-1.0, 1.0], size)
-
-
-def _asymptotes(
-    fit_a: Fit, fit_b: Fit, couples: list[tuple[Fit, Fit]], level: float, margin: float, rng: np.random.Generator
-) -> tuple[Contrast, tuple[float, float]]:
-    """Difference in A, and (common A, its error) where the two agree."""
-    nothing = (float("nan"), float("nan"))
-    one, two = _finite(fit_a.draws, "asymptote"), _finite(fit_b.draws, "asymptote")
-    if not one.size or not two.size:
-        return Contrast("asymptote", float("nan"), -np.inf, np.inf, status="the law has no asymptote"), nothing
-    per_seed = [(_finite(x.draws, "asymptote"), _finite(y.draws, "asymptote")) for x, y in couples]
-    if all(x.size and y.size for x, y in per_seed):
-        gaps = [rng.choice(y, 2000) - rng.choice(x, 2000) for x, y in per_seed]
-    else:
-        gaps = [rng.choice(two, 2000) - rng.choice(one, 2000)]
-    pooled = _pool(gaps, rng)
-    sides = zip(*couples) if len(couples) > 1 else ((fit_a,), (fit_b,))
-    loose = [
-        name for name, side in zip(("the baseline's", "the other's"), sides) if not all(f.identified for f in side)
-    ]
-    if loose:
-        status = f"asymptote not identified ({' and '.join(loose)})"
-        return _contrast("asymptote", pooled, level, status=status, better_above=0.0), nothing
-    out = _contrast("asymptote", pooled, level, better_above=0.0)
-    if out.low > margin or out.high < -margin:
-        return out, nothing
-    return out, _common(one, two)
-
-
-def _exponents(
-    curves: Sequence[tuple[Sequence[Curve], Sequence[Curve]]],
-    couples: list[tuple[Fit, Fit]],
-    asymptote: Contrast,
-    common: tuple[float, float],
-    level: float,
-    options: dict,
-    rng: np.random.Generator,
-) -> Contrast:
-    """Difference in B after refitting both recipes with the same A, over the error of that A; seed by seed where paired."""
-    from scipy.special import ndtri
-
-    from scaling.fitting import fit
-
-    nothing = Contrast("efficiency_exponent", float("nan"), -np.inf, np.inf)
-    if not np.isfinite(common[0]):
-        why = asymptote.status if asymptote.status != "ok" else "asymptotes differ: exponents describe different gains"
-        return replace(nothing, status=why)
-    pooled = []
-    nodes = _NODES if len(couples) == 1 else 3
-    for (a, b), (x, y) in zip(curves, couples):
-        # a seed has an asymptote of its own
-        middle, error = (
-            common if len(couples) == 1 else _common(_finite(x.draws, "asymptote"), _finite(y.draws, "asymptote"))
+        speeds.append(
+            contrasts.contrast("speed_up", whole, level, compute=float(c), status=speed_status, better_above=1.0)
         )
-        gaps = []
-        for k in range(nodes):
-            value = middle + error * float(ndtri((k + 0.5) / nodes))
-            bounds = {"asymptote": (value - 1e-4, value + 1e-4)}
-            settings = {**options, "law": "sigmoid", "draws": max(options["draws"] // nodes, 100), "bounds": bounds}
-            steep = [_exponent_draws(fit(list(side), seed=k, **settings), value) for side in (a, b)]
-            if not all(s.size for s in steep):
-                return replace(nothing, status=f"no sigmoid with the common asymptote {value:.3f} fits both")
-            gaps.append(rng.choice(steep[1], 400) - rng.choice(steep[0], 400))
-        pooled.append(np.concatenate(gaps))
-    return _contrast("efficiency_exponent", _pool(pooled, rng), level, better_above=0.0)
-
-
-def _common(one: Array, two: Array) -> tuple[float, float]:
-    """Precision-weighted mean of two asymptotes and its standard error."""
-    if not one.size or not two.size:
-        return float("nan"), float("nan")
-    precision = np.array([1 / max(v.var(), 1e-12) for v in (one, two)])
-    middle = float(np.average([np.median(one), np.median(two)], weights=precision))
-    return middle, float(1 / np.sqrt(precision.sum()))
-
-
-def _exponent_draws(fitted: Fit, asymptote: float) -> Array:
-    if not {"asymptote", "efficiency_exponent"} <= set(fitted.draws.dtype.names or ()):
-        return np.zeros(0)  # refused, or all weight went to a limit of the law that has no such parameters
-    near = np.abs(fitted.draws["asymptote"] - asymptote) < 2e-4  # a limit of the law may have another asymptote
-    values = fitted.draws["efficiency_exponent"][near]
-    return values[np.isfinite(values)]
+    asymptote, common = contrasts.asymptotes(fit_a, fit_b, couples, level, margin, rng)
+    each = [(x.curves, y.curves) for x, y in couples]
+    exponent = contrasts.exponents(each, couples, asymptote, common, level, options, rng)
+    return Pair(a, b, tuple(differences), tuple(speeds), asymptote, exponent, common[0], paired)
 
 
 def _dense(
@@ -360,28 +242,6 @@ def _shared_seeds(a: list[Curve], b: list[Curve]) -> list[tuple[Curve, Curve]]:
     if set(sides[0]) != set(sides[1]):
         return []
     return [(sides[0][s], sides[1][s]) for s in sorted(sides[0])]
-
-
-def _contrast(
-    quantity: str,
-    values: Array,
-    level: float,
-    *,
-    better_above: float,
-    compute: float = float("nan"),
-    status: str = "ok",
-) -> Contrast:
-    from scaling.fitting.draws import quantile
-
-    low, median, high = quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2])
-    return Contrast(quantity, median, low, high, compute, float(np.mean(values > better_above)), status)
-
-
-def _finite(draws: NDArray, name: str) -> Array:
-    if name not in (draws.dtype.names or ()):
-        return np.zeros(0)
-    values = draws[name]
-    return values[np.isfinite(values)]
 
 
 make_callable(__name__)

@@ -7,7 +7,8 @@ import pytest
 
 import scaling
 from scaling import Curve, ScalingError, Sigmoid
-from scaling.compare import Comparison, _pool
+from scaling._contrasts import pool
+from scaling.compare import Comparison
 from scaling.errors import UnknownName
 
 C = np.geomspace(5, 2000, 48)
@@ -222,7 +223,7 @@ def test_pooling_three_seeds_covers_at_its_level(between: float) -> None:
     rng, hits, studies = np.random.default_rng(15), 0, 400
     for _ in range(studies):
         estimates = rng.normal(0, between, 3) + rng.normal(0, 1, 3)
-        draws = _pool([e + rng.standard_normal(300) for e in estimates], rng)
+        draws = pool([e + rng.standard_normal(300) for e in estimates], rng)
         low, high = np.quantile(draws, [0.05, 0.95])
         hits += low <= 0 <= high
     assert 0.85 <= hits / studies <= 0.995
