@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from scaling.cost import ComputeCost
 from scaling.errors import ConfigError, ScalingError
@@ -206,7 +206,7 @@ def _before_rl(config: RunConfig, task: Any, directory: Any) -> tuple[list[dict[
         directory.progress("sft", 0, config.sft.steps)
         tuned = run_sft(
             config.sft, model_config=config.model, task=task, base=where, parent=config.pretraining_hash,
-            directory=config.bases_dir,
+            directory=config.bases_dir, progress=sys.stderr.isatty(),
         )  # fmt: skip
         stages, where = [*stages, tuned.stage()], tuned.path
     return stages, where
@@ -226,17 +226,31 @@ def main() -> None:
 
     register()
 
+    known, composing = (ScalingError, HydraException, OmegaConfBaseException), True
+
+    def leave(error: Exception) -> NoReturn:
+        sys.exit("\n".join(f"error: {line}" for line in one_line_each(error)))
+
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def run(composed: DictConfig) -> None:
-        body: Any = OmegaConf.to_container(composed, resolve=True)
-        config = resolve(body)
-        print(f"run {config.run_id} -> {config.run_dir}", flush=True)
-        train(config)
+        nonlocal composing
+        composing = False
+        try:
+            body: Any = OmegaConf.to_container(composed, resolve=True)
+            config = resolve(body)
+            print(f"run {config.run_id} -> {config.run_dir}", flush=True)
+            train(config)
+        except known as error:  # here already: what Hydra sees fail it precedes with a line of its own
+            leave(error)
 
     try:
         run()
-    except (ScalingError, HydraException, OmegaConfBaseException) as error:
-        sys.exit("\n".join(f"error: {line}" for line in one_line_each(error)))
+    except known as error:
+        leave(error)
+    except OSError as error:
+        if not composing:
+            raise
+        sys.exit(f"error: cannot write {error.filename}: {error.strerror}; choose another runs_dir or free space")
 
 
 def one_line_each(error: Exception) -> list[str]:
@@ -254,9 +268,12 @@ def one_line_each(error: Exception) -> list[str]:
             if hints:
                 return hints
         return [f"{key}: unknown key; see python -m sweeps.train --help"]
-    options = next((line for line in lines if "Available options" in line), "")
-    rest = " ".join(lines[lines.index(options) + 1 :]) if options else ""
-    return [f"{first} {options} {rest}".strip()]
+    if "Could not find '" in first and (start := next((i for i, v in enumerate(lines) if "Available options" in v), 0)):
+        end = next((i for i, v in enumerate(lines) if v.startswith("Config search path")), len(lines))
+        group, _, option = first.split("Could not find '")[1].partition("'")[0].rpartition("/")
+        return [f"{group}={option}: no such option; options are {', '.join(lines[start + 1 : end])}"]
+    where = next((line.strip() for line in str(error).splitlines() if line.strip().startswith("full_key")), "")
+    return [f"{where.partition(':')[2].strip()}: {first}" if where and "nterpolation" in first else first]
 
 
 def _peak(accelerator: str) -> float | None:

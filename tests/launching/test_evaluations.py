@@ -82,7 +82,7 @@ def test_a_live_run_and_wrong_settings_are_refused_in_one_line(tmp_path: Path) -
         (str(run), "k=0"): "error: k: Input should be greater than or equal to 1; settings are checkpoints, ",
         (str(run), "cluster.devices=2"): "error: cluster.devices: an evaluation samples each run on one device, got 2",
         (str(run), "cluster.nope=2"): "error: cluster.nope: unknown key",
-        (str(run), "cluster=nope"): "error: In 'config': Could not find 'cluster/nope'",
+        (str(run), "cluster=nope"): "error: cluster=nope: no such option; options are local, ray, slurm",
         (str(tmp_path / "empty"),): "error: no run lies there",
     }.items():
         with pytest.raises(SystemExit) as refused:

@@ -140,7 +140,7 @@ def test_bad_input_starts_nothing(shell: Shell, tmp_path: Path) -> None:
         "grpo.vllm=server": "error: cluster.devices: grpo.vllm=server needs a device for the server and one for the trainer",
         "cluster.accelerator=H9000": "error: cluster.accelerator: accelerator must be one of",
         "launch.usd_per_gpu_hour=1,2": "error: launch.usd_per_gpu_hour: rows 1 and 0 are one run",
-        "model=nope": "error: In 'config': Could not find 'model/nope'",
+        "model=nope": "error: model=nope: no such option; options are ",
     }.items():
         out = shell.train("sweep=bad", override, ok=False)
         assert any(line.startswith(said) for line in out.splitlines()), out
