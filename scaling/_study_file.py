@@ -74,10 +74,17 @@ class Study:
 
 
 def load_study(path: str | Path) -> Study:
-    """Read and check a study file.
+    r"""Read and check a study file.
 
     Raises:
         ConfigError: it is not there, is not YAML, or a key is unknown, missing or of the wrong type.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "study.yaml"
+        >>> _ = path.write_text("title: Three sizes\nruns: [{path: runs/ladder}]\nfit_after: 1e11\n")
+        >>> load_study(path).fit_after
+        100000000000.0
     """
     import yaml
 

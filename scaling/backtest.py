@@ -188,7 +188,14 @@ def law_forecaster(law: str, *, draws: int = 1000, seed: int = 0) -> Forecaster:
 
 
 def last_value(prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
-    """The baseline "the last value stays": mean of the last five evaluations, band from their own spread."""
+    """The baseline "the last value stays": mean of the last five evaluations, band from their own spread.
+
+    Example:
+        >>> seen = Curve(compute=[1.0, 2.0, 3.0, 4.0, 5.0], performance=[0.48, 0.5, 0.52, 0.5, 0.5])
+        >>> low, middle, high = (float(v[0]) for v in np.sort(last_value([seen], np.array([10.0]), 0.9), axis=0))
+        >>> low < middle < high, round(middle, 3)
+        (True, 0.5)
+    """
     from scipy.special import stdtrit
 
     last = [c.finite().performance[-FINAL_EVALS:] for c in prefix]

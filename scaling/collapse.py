@@ -124,7 +124,14 @@ def find_collapse(score: Curve, *, truncation: Curve | None = None, entropy: Cur
 def find_collapses(
     table: RunTable, *, axis: str = "step", score: str = "reward", benchmark: str | None = None
 ) -> dict[str, Collapse]:
-    """Apply the rule to every run of a `RunTable`, on its training ``score`` or, with ``benchmark``, on a held-out one."""
+    """Apply the rule to every run of a `RunTable`, on its training ``score`` or, with ``benchmark``, on a held-out one.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> found = find_collapses(bundled_runs("acquisition", reward="random"))
+        >>> sorted({one.verdict for one in found.values()} - {"none", "at risk", "collapsed", "too short"})
+        []
+    """
     wanted = {"score": score, "truncation": "truncation_rate", "entropy": "entropy"}
     found: dict[str, dict[str, Curve]] = {}
     for role, metric in wanted.items():
@@ -147,7 +154,12 @@ def find_collapses(
 
 
 def collapse_table(found: Iterable[Collapse]) -> pd.DataFrame:
-    """The findings as a table, one row a run, runs without signs included."""
+    """The findings as a table, one row a run, runs without signs included.
+
+    Example:
+        >>> collapse_table([Collapse("a", "none"), Collapse("b", "collapsed", ("entropy gone",))])["verdict"].tolist()
+        ['none', 'collapsed']
+    """
     import pandas as pd
 
     rows = [

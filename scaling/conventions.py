@@ -94,7 +94,14 @@ def error_table(
     lengths: tuple[int, ...] = (1024, 4096, 16384, 65536),
     prompt_length: int = 256,
 ) -> list[tuple[str, str, tuple[float, ...]]]:
-    """`convention_error` by model, convention and total length: rows ``(model, convention, errors at each length)``."""
+    """`convention_error` by model, convention and total length: rows ``(model, convention, errors at each length)``.
+
+    Example:
+        >>> from scaling.reference import public_shape
+        >>> (model, name, errors), *_ = error_table({"Qwen2.5-7B": public_shape("Qwen2.5-7B")}, lengths=(1024, 16384))
+        >>> name, [round(error, 3) for error in errors]
+        ('6ND', [0.062, -0.126])
+    """
     return [
         (
             model,

@@ -15,7 +15,16 @@ __all__ = ["ConfigError", "ForeignLogError", "RecordError", "ScalingError", "Unk
 
 
 class ScalingError(ValueError):
-    """Base of all errors raised on purpose by this project; its message is one line fit for a user."""
+    """Base of all errors raised on purpose by this project; its message is one line fit for a user.
+
+    Example:
+        >>> import scaling
+        >>> try:
+        ...     scaling.Curve(compute=[-1.0], performance=[0.5])
+        ... except scaling.ScalingError as error:
+        ...     print(error)
+        compute must be >= 0, got -1: is it cumulative, and from the run's start?
+    """
 
 
 class RecordError(ScalingError):
@@ -31,7 +40,16 @@ class ConfigError(ScalingError):
 
 
 class UnknownName(ScalingError, KeyError):
-    """A name (hardware, model, column, law, axis) is not known. Nothing is ever guessed in its place."""
+    """A name (hardware, model, column, law, axis) is not known. Nothing is ever guessed in its place.
+
+    Example:
+        >>> from scaling import hardware
+        >>> try:
+        ...     hardware.peak_flops("H100", "int3")
+        ... except UnknownName as error:
+        ...     print(error)
+        precision must be one of bf16, fp8 for H100-SXM, got 'int3': no dense peak with a source is known
+    """
 
     def __str__(self) -> str:  # KeyError would show the repr of the message
         return str(self.args[0]) if self.args else ""

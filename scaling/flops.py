@@ -60,6 +60,12 @@ def generation_flops(
 
     Returns:
         FLOP, summed over rollouts.
+
+    Example:
+        >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
+        >>> own, shared = (generation_flops(shape, [12] * 8, [9] * 8, prefix_shared=n) for n in (1, 8))
+        >>> shared < own
+        True
     """
     prompts, completions = _lengths(prompt_lengths, completion_lengths)
     if not prefix_shared >= 1:
@@ -76,6 +82,11 @@ def scoring_flops(shape: ModelShape, prompt_lengths: ArrayLike, completion_lengt
 
     This is a pass for old or reference log-probabilities. Arguments as in `generation_flops`; FLOP, summed over
     rollouts.
+
+    Example:
+        >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
+        >>> scoring_flops(shape, [12, 12], [9, 5])
+        10211840.0
     """
     prompts, completions = _lengths(prompt_lengths, completion_lengths)
     return _forward(shape, prompts + completions, completions)
@@ -105,6 +116,11 @@ def training_flops(
 
     Returns:
         FLOP, summed over rollouts.
+
+    Example:
+        >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
+        >>> training_flops(shape, [12, 12], [9, 5]) / scoring_flops(shape, [12, 12], [9, 5])
+        3.0
     """
     prompts, completions = _lengths(prompt_lengths, completion_lengths)
     if not lora:
@@ -128,6 +144,12 @@ def pretraining_flops(
 
     Returns:
         FLOP, summed over sequences.
+
+    Example:
+        >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
+        >>> tokens = 128 * 1000
+        >>> round(pretraining_flops(shape, [128] * 1000) / (6 * shape.params * tokens), 3)  # over 6 N D
+        1.124
     """
     lengths = _one(sequence_lengths, "sequence_lengths")
     scored = lengths if scored_positions is None else _one(scored_positions, "scored_positions")
@@ -155,6 +177,12 @@ def generation_hardware_flops(shape: ModelShape, *, batch: int, prompt_width: in
 
     Returns:
         FLOP.
+
+    Example:
+        >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
+        >>> executed = generation_hardware_flops(shape, batch=2, prompt_width=12, completion_width=9)
+        >>> executed > generation_flops(shape, [12, 12], [9, 5])
+        True
     """
     p, t = _width(prompt_width, "prompt_width"), _width(completion_width, "completion_width")
     b = _width(batch, "batch")
@@ -184,6 +212,11 @@ def scoring_hardware_flops(
 
     Returns:
         FLOP.
+
+    Example:
+        >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
+        >>> scoring_hardware_flops(shape, batch=2, prompt_width=12, completion_width=9) > scoring_flops(shape, [12, 12], [9, 5])
+        True
     """
     linear, attention, head = _rectangle(shape, batch, prompt_width, completion_width, scored_positions)
     return linear + attention + head
@@ -218,6 +251,13 @@ def training_hardware_flops(
 
     Returns:
         FLOP.
+
+    Example:
+        >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
+        >>> rectangle = {"batch": 2, "prompt_width": 12, "completion_width": 9}
+        >>> plain, fused = (training_hardware_flops(shape, **rectangle, fused_head=on) for on in (False, True))
+        >>> fused - plain == 2 * 9 * shape.head_flops_per_token
+        True
     """
     linear, attention, head = _rectangle(shape, batch, prompt_width, completion_width, scored_positions)
     tokens = float(batch) * (prompt_width + completion_width)

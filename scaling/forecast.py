@@ -26,6 +26,11 @@ class Forecast:
         of: ``"benchmark"`` (these very items) or ``"population"`` (all items the benchmark is a sample of).
         noise: ``"curve"`` (the law) or ``"observation"`` (one evaluation).
         note: how the item error was found, or empty.
+
+    Example:
+        >>> band = Forecast(np.array([400.0]), np.array([0.6]), np.array([0.58]), np.array([0.63]), level=0.9, axis="gpu_hours")
+        >>> band
+        Forecast(90% band of the benchmark curve on gpu_hours: 400: 0.600 [0.580, 0.630])
     """
 
     compute: Array
@@ -57,6 +62,10 @@ class Reach:
         level: nominal coverage.
         never: probability that no compute reaches the score.
         axis: the compute axis.
+
+    Example:
+        >>> Reach(score=0.6, median=400.0, low=300.0, high=float("inf"), level=0.9, never=0.12, axis="gpu_hours")
+        Reach(score=0.6: 400 [300, inf] gpu_hours at 90%, P(never)=0.12)
     """
 
     score: float

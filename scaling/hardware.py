@@ -34,6 +34,10 @@ class Accelerator:
         source: where the peak is from, with the date it was read.
         trust: cell -> ``verified``, ``verified-secondary`` (read in a third-party text) or ``unverified``.
         note: what to watch.
+
+    Example:
+        >>> accelerator("H100").peak("bf16") / 1e12  # dense TFLOP/s
+        989.0
     """
 
     name: str
@@ -74,7 +78,12 @@ def accelerator(name: str) -> Accelerator:
 
 
 def accelerators() -> tuple[str, ...]:
-    """Canonical names of all known accelerators."""
+    """Canonical names of all known accelerators.
+
+    Example:
+        >>> "H100-SXM" in accelerators()
+        True
+    """
     return tuple(item.name for item in _table()[0])
 
 

@@ -366,6 +366,10 @@ def law_named(name: str | type[Law]) -> type[Law]:
 
     Raises:
         UnknownName: no such law.
+
+    Example:
+        >>> law_named("sigmoid").saturating, law_named("linear_log").saturating
+        (True, False)
     """
     if isinstance(name, type) and issubclass(name, Law):
         return name

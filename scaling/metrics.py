@@ -44,7 +44,12 @@ def pass_at_k(successes: ArrayLike, n: int, k: int) -> NDArray[np.float64]:
 
 
 def avg_at_k(successes: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Mean accuracy of each item over its ``n`` samples, shape ``(n_items,)``; the mean over items is pass@1."""
+    """Mean accuracy of each item over its ``n`` samples, shape ``(n_items,)``; the mean over items is pass@1.
+
+    Example:
+        >>> avg_at_k([0, 1, 4], n=4).tolist()
+        [0.0, 0.25, 1.0]
+    """
     return np.asarray(successes, dtype=float) / n
 
 
@@ -52,6 +57,10 @@ def standard_error(per_item: ArrayLike) -> float:
     """Standard error of the mean over items: sd / sqrt(n_items), items and samples both counted as random.
 
     This is the error for the *population* the items were drawn from. NaN below two items.
+
+    Example:
+        >>> round(standard_error([0.0, 0.25, 1.0, 0.75]), 4)
+        0.2282
     """
     x = np.asarray(per_item, dtype=float)
     return float(x.std(ddof=1) / np.sqrt(x.size)) if x.size > 1 else float("nan")
@@ -72,7 +81,12 @@ def sampling_error(successes: ArrayLike, n: int) -> float:
 
 
 def blind_guess_pass_at_k(guess_rate: float, k: int) -> float:
-    """pass@k of blind guessing with success rate ``guess_rate`` a try: 1 - (1 - g)^k."""
+    """pass@k of blind guessing with success rate ``guess_rate`` a try: 1 - (1 - g)^k.
+
+    Example:
+        >>> blind_guess_pass_at_k(0.25, k=2)
+        0.4375
+    """
     if not 0 <= guess_rate <= 1:
         raise ScalingError(f"guess rate must lie in [0, 1], got {guess_rate}")
     return 1.0 - (1.0 - guess_rate) ** k

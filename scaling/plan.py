@@ -126,6 +126,16 @@ def plan_grid(
 
     Raises:
         ScalingError: no size, no budget, or a budget that is not positive.
+
+    Example:
+        >>> from scaling.reference import public_shape
+        >>> from scaling.throughput import stated_throughput
+        >>> step = Workload(prompts_per_step=64, group_size=8, prompt_length=200, completion_length=1000)
+        >>> shapes = {name: public_shape(name) for name in ("Qwen2.5-1.5B", "Qwen2.5-7B")}
+        >>> for run in plan_grid(shapes, step, stated_throughput("H100"), flops=[1e20]):
+        ...     print(run.model, run.steps, run.gpu_hours[0] < run.gpu_hours[1] < run.gpu_hours[2])
+        Qwen2.5-1.5B 13074 True
+        Qwen2.5-7B 2866 True
     """
     budgets = [("gpu_hours", b) for b in gpu_hours] + [("flops", b) for b in flops] + [("steps", b) for b in steps]
     if not shapes or not budgets:
@@ -216,6 +226,15 @@ def next_run(
 
     Raises:
         ScalingError: no fit has draws, or the fits are on different axes.
+
+    Example:
+        >>> import scaling
+        >>> law = scaling.Sigmoid(asymptote=0.6, efficiency_exponent=1.5, c_mid=100.0, r_0=0.2)
+        >>> compute = np.linspace(20.0, 400.0, 40)
+        >>> scores = law(compute) + np.random.default_rng(0).normal(0, 0.01, 40)
+        >>> best = next_run({"a": scaling.fit(scaling.Curve(compute=compute, performance=scores), draws=200)})[0]
+        >>> best.until > 400 and best.width_after < best.width_now
+        True
     """
     usable = {name: fit for name, fit in fits.items() if fit.draws.size}
     if not usable:
@@ -263,8 +282,28 @@ def next_size(
 
     As `next_run`, over the draws of a joint fit.
 
+    Args:
+        study: the joint fit.
+        target: (parameters, compute [unit of the axis]) whose score is to be known.
+        sizes: sizes that could be run [parameters].
+        budgets: compute that each could be run to [unit of the axis].
+        evals: evaluations on the way, spaced evenly in log compute.
+        level: of the target's interval.
+
     Raises:
         ScalingError: a size or budget is not positive.
+
+    Example:
+        >>> import scaling
+        >>> rng, compute = np.random.default_rng(0), np.geomspace(1e17, 1e20, 30)
+        >>> curves = {}
+        >>> for n in (5e8, 2e9, 7e9, 2e10):
+        ...     scores = 1 - 0.9 * (compute / 1e17) ** (-0.15 / (1 + 15e9 / n)) + rng.normal(0, 0.005, 30)
+        ...     curves[n] = [scaling.Curve(compute=compute, performance=scores, axis="total_flops")]
+        >>> study = scaling.fit_joint(curves, draws=50)
+        >>> best = next_size(study, target=(7e10, 1e21), sizes=[2e10, 4e10], budgets=[1e20, 1e21])[0]
+        >>> best.width_after < best.width_now
+        True
     """
     params, compute = target
     band = study.forecast(params, compute, level=level)
@@ -295,6 +334,15 @@ def stop_or_continue(fit: Fit, *, by: float, more_than: float = 0.01, sure: floa
 
     Raises:
         ScalingError: ``by`` is not beyond the run, or the fit was refused.
+
+    Example:
+        >>> import scaling
+        >>> law = scaling.Sigmoid(asymptote=0.6, efficiency_exponent=1.5, c_mid=100.0, r_0=0.2)
+        >>> compute = np.linspace(20.0, 3000.0, 60)
+        >>> scores = law(compute) + np.random.default_rng(0).normal(0, 0.003, 60)
+        >>> fit = scaling.fit(scaling.Curve(compute=compute, performance=scores), draws=200)
+        >>> stop_or_continue(fit, by=6000.0).decision
+        'stop'
     """
     if not by > fit.window[1]:
         raise ScalingError(f"by must lie beyond the run's compute {fit.window[1]:.3g}, got {by!r}")

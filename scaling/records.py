@@ -105,7 +105,15 @@ def dump_line(row: Mapping[str, Any]) -> str:
 
 
 def write_run(path: Path, record: RunRecord) -> None:
-    """Replace ``run.json`` atomically: a reader sees the old or the new one, never a half."""
+    """Replace ``run.json`` atomically: a reader sees the old or the new one, never a half.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_run(folder, RunRecord(run_id="3f2a", accelerator="H100-SXM", devices=8))
+        >>> read_run(folder).devices
+        8
+    """
     path.mkdir(parents=True, exist_ok=True)
     target = path / RUN
     tmp = path / f".{RUN}.{os.getpid()}.tmp"
@@ -204,9 +212,17 @@ class Appender:
 
 
 def read_lines(path: Path) -> tuple[list[tuple[dict[str, Any], int]], list[Skipped]]:
-    """All good lines of a JSONL record with their numbers, and what was skipped and why.
+    r"""All good lines of a JSONL record with their numbers, and what was skipped and why.
 
     A missing file is an empty record. A torn last line, a line that is not a JSON object: skipped and reported.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "steps.jsonl"
+        >>> _ = path.write_text('{"step": 1}\n{"step": 2')  # a kill in the middle of a write
+        >>> rows, skipped = read_lines(path)
+        >>> len(rows), str(skipped[0])
+        (1, 'steps.jsonl:2: torn last line')
     """
     rows: list[tuple[dict[str, Any], int]] = []
     skipped: list[Skipped] = []

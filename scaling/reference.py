@@ -192,22 +192,43 @@ def flop_ratio(run: str, base: str | None = None) -> FlopRatio:
 
 
 def pretrained_models() -> tuple[PretrainedModel, ...]:
-    """All pretrainings of the ledger."""
+    """All pretrainings of the ledger.
+
+    Example:
+        >>> [model.name for model in pretrained_models() if "SmolLM2" in model.name]
+        ['SmolLM2-135M', 'SmolLM2-360M', 'SmolLM2-1.7B']
+    """
     return _models()
 
 
 def rl_runs() -> tuple[RLRun, ...]:
-    """All RL rows of the ledger."""
+    """All RL rows of the ledger.
+
+    Example:
+        >>> [run.name for run in rl_runs() if run.base == "Qwen2.5-32B"]
+        ['DAPO (paper)', 'DAPO, reproduced in verl', 'Open-Reasoner-Zero-32B', 'SimpleRL-Zoo 32B']
+    """
     return _runs()
 
 
 def pretrained_model(name: str) -> PretrainedModel:
-    """One pretraining by name; raises `UnknownName` with near names."""
+    """One pretraining by name; raises `UnknownName` with near names.
+
+    Example:
+        >>> pretrained_model("DeepSeek-V3-Base").gpu_hours
+        2664000.0
+    """
     return _find(name, {m.name: m for m in _models()}, "model")
 
 
 def rl_run(name: str) -> RLRun:
-    """One RL row by name; raises `UnknownName` with near names."""
+    """One RL row by name; raises `UnknownName` with near names.
+
+    Example:
+        >>> run = rl_run("DeepSeek-R1-Zero")
+        >>> run.gpu_hours, run.chip, run.trust["gpu_hours"]
+        (101376.0, 'H800', 'derived')
+    """
     return _find(name, {r.name: r for r in _runs()}, "RL run")
 
 

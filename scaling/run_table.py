@@ -40,6 +40,16 @@ class RunTable:
             ``n_items``, ``successes`` (per item), ``pass@1``, ``stderr``, ``completion_length``, ``truncation_rate``,
             and the cumulative axes by their names.
         skipped: lines that were not read, and why.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> table = bundled_runs("acquisition")
+        >>> one = table.select(table.runs["run_id"].head(1))
+        >>> len(one.runs), one.steps["step"].is_monotonic_increasing
+        (1, True)
+        >>> [[curve]] = one.curves(axis="total_flops").values()
+        >>> curve.axis, curve.metric
+        ('total_flops', 'pass@1')
     """
 
     runs: pd.DataFrame
@@ -96,8 +106,10 @@ class RunTable:
                 group were evaluated or rewarded differently.
 
         Example:
-            >>> table = load_runs("runs/demo")  # doctest: +SKIP
-            >>> table.curves(axis="total_flops", by="model")  # doctest: +SKIP
+            >>> from scaling.bundled import bundled_runs
+            >>> groups = bundled_runs("acquisition").curves(axis="total_flops", by="params")
+            >>> len(groups)  # five sizes
+            5
         """
         from scaling.run_curves import curves_of
 

@@ -33,8 +33,14 @@ def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) 
         RecordError: no run directory is found, a run.json cannot be read, or (strict) a line is bad.
 
     Example:
-        >>> load_runs("runs/demo")  # doctest: +SKIP
-        RunTable(3 runs, 360 steps, 72 evaluations)
+        >>> import tempfile
+        >>> from scaling import Recorder
+        >>> folder = tempfile.mkdtemp()
+        >>> recorder = Recorder(folder + "/mine", gpus=8, accelerator="H100-SXM")
+        >>> recorder.step(seconds=30.0, prompt_tokens=50_000, completion_tokens=900_000)
+        >>> recorder.close()
+        >>> load_runs(folder)
+        RunTable(1 runs, 1 steps, 0 evaluations)
     """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
     found = [run for p in paths for run in find_runs(p)]

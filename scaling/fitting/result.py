@@ -51,6 +51,22 @@ class Fit:
         fit_after: compute before which evaluations were left out, or None.
         options: what `scaling.fit` was called with, for refits.
         given_verdict: the verdict of a refused or a loaded fit, which is not found anew.
+
+    Example:
+        >>> import scaling
+        >>> compute = np.linspace(20.0, 1000.0, 50)
+        >>> law = scaling.Sigmoid(asymptote=0.6, efficiency_exponent=1.5, c_mid=100.0, r_0=0.2)
+        >>> noise = np.random.default_rng(1).normal(0.0, 0.005, 50)
+        >>> fit = scaling.fit(Curve(compute=compute, performance=law(compute) + noise), draws=300)
+        >>> str(fit.status)
+        'identified'
+        >>> band = fit.forecast([4000.0])
+        >>> bool(band.low[0] < law(4000.0) < band.high[0])
+        True
+        >>> fit.compute_to_reach(0.9).never
+        1.0
+        >>> fit.gain(by=2000.0, more_than=0.1)
+        0.0
     """
 
     law: Law

@@ -58,6 +58,15 @@ def load_fit(path: str | Path) -> Fit:
 
     Raises:
         ScalingError: the file is not a saved fit, or of a newer format.
+
+    Example:
+        >>> import scaling, tempfile
+        >>> path = tempfile.mkdtemp() + "/fit.npz"
+        >>> compute = np.geomspace(1.0, 100.0, 20)
+        >>> fit = scaling.fit(Curve(compute=compute, performance=0.6 - 0.3 / (1 + compute / 10)), draws=50)
+        >>> fit.save(path)
+        >>> load_fit(path).interval("asymptote") == fit.interval("asymptote")
+        True
     """
     from scaling.fitting.identify import Verdict
     from scaling.fitting.result import Fit

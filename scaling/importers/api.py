@@ -48,7 +48,7 @@ def load(
     progress: Callable[[int], Any] | None = None,
     **options: Any,
 ) -> RunTable:
-    """Load runs of another trainer or tracker into a `RunTable`, as `scaling.load_runs` does for run directories.
+    r"""Load runs of another trainer or tracker into a `RunTable`, as `scaling.load_runs` does for run directories.
 
     Args:
         path: a file, a folder, or several; for ``wandb`` also ``entity/project`` online.
@@ -68,8 +68,11 @@ def load(
         ForeignLogError: a log cannot be read, holds no steps, or lacks what its hours are derived from.
 
     Example:
-        >>> load("runs.csv", source="table", mapping={"step": "step", "reward": "r"})  # doctest: +SKIP
-        RunTable(1 runs, 100 steps, 0 evaluations)
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "run.csv"
+        >>> _ = path.write_text("step,r,seconds\n1,0.2,30\n2,0.3,30\n")
+        >>> load(path, "table", {"step": "step", "reward": "r", "step_seconds": "seconds"}, gpus=8)
+        RunTable(1 runs, 2 steps, 0 evaluations)
     """
     runs = read_runs(
         path,

@@ -33,7 +33,12 @@ _SECTIONS = {
 
 @functools.cache
 def shipped() -> tuple[str, ...]:
-    """Names of the mappings that come with the package."""
+    """Names of the mappings that come with the package.
+
+    Example:
+        >>> "verl" in shipped()
+        True
+    """
     folder = resources.files("scaling.importers") / "mappings"
     return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml")))
 
@@ -53,6 +58,12 @@ def load_mapping(source: str | Path | Mapping[str, Any]) -> TrainerMapping:
     Raises:
         UnknownName: no such mapping, metric, quantity or phase.
         ConfigError: the file is not such YAML, or maps two keys to one name.
+
+    Example:
+        >>> load_mapping("trl").trainer
+        'trl'
+        >>> load_mapping({"step": "iteration", "reward": "avg_reward"}).metrics["reward"].keys
+        ('avg_reward',)
     """
     if isinstance(source, Mapping):
         return _build(dict(source), "the mapping")

@@ -79,6 +79,12 @@ def study_runs(table: RunTable, *, benchmark: str | None = None) -> list[StudyRu
 
     Raises:
         ScalingError: a run lacks its pretraining's cost, tokens or size.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> run = study_runs(bundled_runs())[0]
+        >>> run.base_best >= run.base_sampled  # the best of several decodings, plain sampling among them
+        True
     """
     curves = table.curves(benchmark=benchmark, axis="total_flops", by="run_id")
     start = table.evals[table.evals["step"] == 0]

@@ -137,6 +137,13 @@ def headline(
 
     Raises:
         ScalingError: too few runs reach ``compute``.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import study_runs
+        >>> mean = headline(study_runs(bundled_runs())).score[0]
+        >>> mean.low < mean.value < mean.high
+        True
     """
     found, notes = check_runs(runs, least=4, what="the headline", force=force)
     if not 0 < level < 1:

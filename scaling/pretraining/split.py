@@ -96,6 +96,15 @@ def best_split(
 
     Raises:
         ScalingError: the budget is not positive, or no split of it lies within the fitted range.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import fit_surface, study_runs
+        >>> surface = fit_surface(study_runs(bundled_runs()), draws=50, held_out=False)
+        >>> split = best_split(surface, 3e11)
+        >>> low, high = split.near_optimal
+        >>> low <= split.rl_share <= high
+        True
     """
     if not 0 < total_flops < np.inf:
         raise ScalingError(f"total_flops must be finite and > 0 FLOP, got {total_flops!r}")

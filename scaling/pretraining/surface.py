@@ -201,6 +201,14 @@ def fit_surface(
 
     Raises:
         ScalingError: fewer than 6 runs, fewer than 4 different losses, or a base without loss.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import study_runs
+        >>> surface = fit_surface(study_runs(bundled_runs()), draws=50, held_out=False)
+        >>> low, high = surface.interval("rate")
+        >>> 0 < low < surface.law.f.rate < high
+        True
     """
     found, notes = check_runs(runs, least=6, what="the surface", force=force)
     lacking = [run.curve.run_id or f"{run.params:.3g} parameters" for run in found if run.loss is None]
@@ -260,7 +268,8 @@ def fit_surface(
 def _losses(fit: LossFit | None, params: Array, tokens: Array, draws: int) -> Array:
     if fit is None:
         raise ScalingError("a prediction for a new base needs its loss, or L(N, D): pass loss= or loss_fit=")
-    finite = fit.draws[np.isfinite(fit.draws).all(axis=1)]  # a resample may let an exponent run away; the notes count these
+    # a resample may let an exponent run away; the notes count these
+    finite = fit.draws[np.isfinite(fit.draws).all(axis=1)]
     if len(finite) < len(fit.draws) / 2:
         raise ScalingError(
             f"L(N, D) predicts no loss: {len(fit.draws) - len(finite)} of {len(fit.draws)} resamples have coefficients "

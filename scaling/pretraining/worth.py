@@ -114,6 +114,15 @@ def worth(
 
     Raises:
         ScalingError: no base has a score of its own, or the point lies outside the fitted range.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import fit_surface, study_runs
+        >>> runs = study_runs(bundled_runs())
+        >>> surface = fit_surface(runs, draws=50, held_out=False)
+        >>> answer = worth(surface, params=runs[0].params, tokens=runs[0].tokens, rl_flops=runs[0].curve.compute[-1])
+        >>> answer.best_decoding.low <= answer.best_decoding.factor <= answer.best_decoding.high
+        True
     """
     box = surface.fitted_range()
     for name, value in (("params", params), ("tokens", tokens), ("rl_flops", rl_flops)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -38,15 +36,6 @@ def test_any_points(values, law, reward):
         assert np.all(band.low <= band.high)
     reach = fit.compute_to_reach(0.7)
     assert np.isnan(reach.median) or 0 <= reach.never <= 1
-
-
-def test_examples_run():
-    import scaling.curve
-    import scaling.fitting.api
-    import scaling.laws
-
-    for module in (scaling.laws, scaling.fitting.api, scaling.curve, scaling):
-        assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("bad", [[1.0, "x"], None])
