@@ -238,7 +238,8 @@ def main() -> None:
         try:
             body: Any = OmegaConf.to_container(composed, resolve=True)
             config = resolve(body)
-            print(f"run {config.run_id} -> {config.run_dir}", flush=True)
+            limits = " or ".join(f"{name}={value:g}" for name, value in config.budget.limits().items())
+            print(f"run {config.run_id} -> {config.run_dir}, to {limits}", flush=True)
             train(config)
         except known as error:  # here already: what Hydra sees fail it precedes with a line of its own
             leave(error)

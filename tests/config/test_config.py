@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -137,3 +139,19 @@ def test_recipe_and_base_hashes():
 def test_a_budget_that_shapes_the_schedule_is_part_of_the_identity():
     a, b = (resolved("grpo.lr_schedule=cosine", f"budget.steps={n}").run_id for n in (10, 20))
     assert a != b
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("budget.steps=abc", "error: budget.steps: input should be a valid integer, got 'abc'"),
+        ("grpo=nope", "error: grpo=nope: no such option; options are bnpo, cispo, dapo, "),
+        ("task.modulus=${nope}", "error: task.modulus: Interpolation key 'nope' not found"),
+        ("runs_dir=/proc/none", "error: cannot write /proc/none: "),
+    ],
+)
+def test_the_command_of_a_single_run_ends_in_one_line(override, line, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.train", override], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and done.stderr.startswith(line) and len(done.stderr.splitlines()) == 1, done.stderr
