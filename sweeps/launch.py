@@ -133,7 +133,7 @@ def check(runs: Sequence[PlannedRun]) -> None:
     Raises:
         ConfigError: one line an error.
     """
-    from sweeps.launching.roles import lay_out
+    from sweeps.launching.layout import lay_out
 
     errors, seen = [], set()
     for run in runs:

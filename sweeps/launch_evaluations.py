@@ -22,6 +22,7 @@ from sweeps import launch
 from sweeps.config import RunConfig
 from sweeps.evaluate import AfterTheFact, Missing, missing, recorded_config
 from sweeps.launching import engines
+from sweeps.launching.display import aligned
 from sweeps.launching.jobs import Notes, is_locked
 from sweeps.launching.manifest import write_manifest
 from sweeps.launching.rows import PlannedRun
@@ -201,9 +202,4 @@ def _render(rows: Sequence[Mapping[str, Any]]) -> str:
     total = (
         "total", "", "", "", str(sums["evaluations"]), str(sums["samples"]), f"{sums['completion_tokens']:.3g}", f"{sums['flops']:.3g}",
     )  # fmt: skip
-    lines = [header, *body, total]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned([header, *body, total], left=4))

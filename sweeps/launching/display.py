@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.launching.status import RunState
 
-__all__ = ["describe", "watch"]
+__all__ = ["aligned", "describe", "watch"]
 
 PLAIN_EVERY = 5.0
 ROWS_SHOWN = 24
@@ -46,6 +46,20 @@ def watch(read: Callable[[], Sequence[RunState]], *, poll: float = 0.5, stream: 
                     print(f"[{_clock(elapsed)}] {describe(states)}", file=stream, flush=True)
                 return states
             time.sleep(poll)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Lines of a plain table: the first ``left`` columns are flush left, the others flush right.
+
+    Example:
+        >>> aligned([("run", "steps"), ("a", "10")], left=1)
+        ['run  steps', 'a       10']
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        for row in rows
+    ]
 
 
 def describe(states: Sequence[RunState]) -> str:

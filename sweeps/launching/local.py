@@ -27,7 +27,7 @@ from scaling.records import RUN
 from sweeps.cluster import ClusterConfig
 from sweeps.files import read_json, write_json
 from sweeps.launching.jobs import Job, Notes, is_locked, process_start, read_config
-from sweeps.launching.roles import lay_out
+from sweeps.launching.layout import lay_out
 from sweeps.launching.status import DONE
 from sweeps.worker import INTERRUPTED
 

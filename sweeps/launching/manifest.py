@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ConfigError, RecordError
 from sweeps.files import write_json
+from sweeps.launching.display import aligned
 
 if TYPE_CHECKING:
     from sweeps.launching.predict import Prediction
@@ -102,25 +103,9 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         )
         for r in rows
     ]  # fmt: skip
-    total = (
-        "total",
-        "",
-        "",
-        "",
-        "",
-        *(
-            _sum(rows, key, spec)
-            for key, spec in (("flops", ".3g"), ("gpu_hours", ".3g"), ("usd", ".2f"), ("disk_gb", ".2g"))
-        ),
-        "",
-        "",
-    )
-    lines = [header, *body, total]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    shown = [
-        "  ".join(cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
-        for line in lines
-    ]
+    sums = (("flops", ".3g"), ("gpu_hours", ".3g"), ("usd", ".2f"), ("disk_gb", ".2g"))
+    total = ("total", "", "", "", "", *(_sum(rows, key, spec) for key, spec in sums), "", "")
+    shown = aligned([header, *body, total], left=4)
     notes = dict.fromkeys(r["note"] for r in rows if r["note"])
     return "\n".join([*shown, *(f"note: {note}" for note in notes)])
 

@@ -12,7 +12,7 @@ from scaling import records
 from scaling.errors import RecordError, ScalingError
 from sweeps.files import read_json, write_json
 from sweeps.launching import engines
-from sweeps.launching.display import describe
+from sweeps.launching.display import aligned, describe
 from sweeps.launching.jobs import Job, Notes
 from sweeps.launching.manifest import read_manifest
 from sweeps.launching.status import RunState, read_state
@@ -87,9 +87,8 @@ def render(found: Sequence[RunState], *, forecasts: Mapping[str, str] | None = N
         left = "" if s.seconds_left is None else f"{s.seconds_left / 60:.0f} min"
         score = "" if s.score is None else f"{s.score:.3f}"
         rows.append((s.label, s.state, s.stage, step, hours, score, (forecasts or {}).get(s.run_id, ""), left, s.log))
-    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
     shown = [i for i in range(len(header)) if i < 2 or any(r[i] for r in rows)]
-    lines = ["  ".join(r[i].ljust(widths[i]) for i in shown).rstrip() for r in [header, *rows]]
+    lines = aligned([[r[i] for i in shown] for r in [header, *rows]], left=len(shown))
     causes = [f"  {s.label}: {s.state}: {s.cause}" for s in found if s.cause]
     return "\n".join([*lines, "", describe(found).split(" | ")[0], *causes])
 

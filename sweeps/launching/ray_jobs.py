@@ -17,8 +17,8 @@ from scaling.errors import ConfigError, ScalingError
 from sweeps.config import RunConfig
 from sweeps.files import read_json
 from sweeps.launching.jobs import Job, Notes
+from sweeps.launching.layout import lay_out
 from sweeps.launching.local import explain
-from sweeps.launching.roles import lay_out
 from sweeps.worker import INTERRUPTED
 
 __all__ = ["RayError", "cancel", "check", "reachable", "refresh", "start"]

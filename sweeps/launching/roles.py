@@ -1,8 +1,6 @@
-"""The processes of one run: trainer ranks and, with ``grpo.vllm=server``, a vLLM server, laid out over its nodes.
+"""The processes of one run, started, watched and stopped: trainer ranks and, with ``grpo.vllm=server``, a vLLM server.
 
-A run on one device is one worker process. More trainer devices make ranks under torchrun, or under ``accelerate launch``
-where ``cluster.accelerate_config`` asks for FSDP or DeepSpeed. On Slurm each role is an ``srun`` step on its own nodes; on
-one machine a child process. Hydra is never inside a rank.
+Which they are, and by which commands, says `sweeps.launching.layout`. Hydra is never inside a rank.
 
 ``python -m sweeps.launching.roles CONFIG.json`` runs one attempt of a run that has several processes.
 """
@@ -19,94 +17,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import ConfigError
-from sweeps.config import RunConfig
 from sweeps.launching.jobs import process_start, read_config
+from sweeps.launching.layout import address, command, lay_out, on_slurm_steps, ports, wrap
 from sweeps.worker import INTERRUPTED
 
-__all__ = ["Layout", "Processes", "command", "lay_out", "ports"]
+__all__ = ["Processes", "main"]
 
 SERVER = "RL_SCALING_VLLM_SERVER"
 """Command that takes the place of ``trl vllm-serve``; tests put a stand-in there."""
 SERVER_START_SECONDS = 900.0  # loading tens of gigabytes of weights from a shared file system
 STOP_SECONDS = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Which processes run where.
-
-    Attributes:
-        trainer_hosts: nodes of trainer ranks.
-        ranks_per_host: trainer ranks on each; 1 rank in all is a plain worker.
-        server_host: node of the vLLM server, or None.
-        server_devices: devices of the server [1].
-        split: whether server and trainer share one node, each with its part of the GPUs.
-    """
-
-    trainer_hosts: tuple[str, ...]
-    ranks_per_host: int
-    server_host: str | None = None
-    server_devices: int = 0
-    split: bool = False
-
-    @property
-    def ranks(self) -> int:
-        """Trainer ranks in all."""
-        return len(self.trainer_hosts) * self.ranks_per_host
-
-    @property
-    def plain(self) -> bool:
-        """Whether the run is one process."""
-        return self.ranks == 1 and self.server_host is None
-
-
-def lay_out(config: RunConfig, hosts: Sequence[str] = ("localhost",)) -> Layout:
-    """Lay a run out over its nodes.
-
-    Raises:
-        ConfigError: the devices do not suffice for a trainer and a server, or cannot be divided.
-
-    Example:
-        >>> lay_out(config, ["n0", "n1", "n2"])  # doctest: +SKIP
-        Layout(trainer_hosts=('n0', 'n1'), ranks_per_host=8, server_host='n2', server_devices=8, split=False)
-    """
-    cluster = config.cluster
-    nodes: tuple[str, ...] = tuple(hosts)
-    per_node = cluster.devices // len(nodes)
-    if config.grpo.vllm != "server":
-        if cluster.server_devices:
-            raise ConfigError(
-                f"cluster.server_devices: must be 0 where grpo.vllm is {config.grpo.vllm}, got {cluster.server_devices}"
-            )
-        return Layout(trainer_hosts=nodes, ranks_per_host=per_node)
-    if len(nodes) > 1:
-        if cluster.server_devices not in (0, per_node):
-            raise ConfigError(
-                f"cluster.server_devices: must be the {per_node} GPUs of one whole node where a run has several, got {cluster.server_devices}"
-            )
-        return Layout(trainer_hosts=nodes[:-1], ranks_per_host=per_node, server_host=nodes[-1], server_devices=per_node)
-    if cluster.devices < 2:
-        raise ConfigError(
-            "cluster.devices: grpo.vllm=server needs a device for the server and one for the trainer, got 1: use colocate, or more devices"
-        )
-    server = cluster.server_devices or 1
-    return Layout(
-        trainer_hosts=nodes,
-        ranks_per_host=per_node - server,
-        server_host=next(iter(nodes)),
-        server_devices=server,
-        split=True,
-    )
-
-
-def ports(key: int) -> dict[str, int]:
-    """Ports of a run, from its job or process number: runs that share a node do not share ports."""
-    base = 20_000 + key * 3 % 30_000
-    return {"trainer": base, "server": base + 1, "group": base + 2}
 
 
 class Processes:
@@ -130,7 +53,7 @@ class Processes:
         if self.layout.ranks > 1 and self.config.sft is not None:
             self._run_stages()
         if self.layout.server_host is not None:
-            url = f"http://{_address(self.layout.server_host)}:{self.ports['server']}"
+            url = f"http://{address(self.layout.server_host)}:{self.ports['server']}"
             self._spawn(
                 "server", self._server(), [self.layout.server_host], self.layout.server_devices, self._devices("server")
             )
@@ -200,14 +123,14 @@ class Processes:
 
     def _signalled(self, pid: int) -> list[int]:
         """Who gets the request to save: an srun passes it on; the agent of local ranks does not, so they get it directly."""
-        return [pid] if self.layout.plain or _on_slurm_steps(self.layout, self.config) else _descendants(pid)
+        return [pid] if self.layout.plain or on_slurm_steps(self.layout, self.config) else _descendants(pid)
 
     def _trainer(self) -> list[str]:
         worker = ["-m", "sweeps.worker", str(self.config_path)]
         if self.layout.ranks == 1:
             return [sys.executable, *worker]
         return command(
-            worker, nodes=len(self.layout.trainer_hosts), ranks=self.layout.ranks_per_host, address=_address(self.layout.trainer_hosts[0]),
+            worker, nodes=len(self.layout.trainer_hosts), ranks=self.layout.ranks_per_host, address=address(self.layout.trainer_hosts[0]),
             port=self.ports["trainer"], accelerate_config=self.config.cluster.accelerate_config,
         )  # fmt: skip
 
@@ -251,7 +174,7 @@ class Processes:
         return {"CUDA_VISIBLE_DEVICES": ",".join(visible[cut:] if role == "server" else visible[:cut])}
 
     def _spawn(self, name: str, argv: list[str], hosts: Sequence[str], gpus: int, env: Mapping[str, str]) -> None:
-        argv = _wrap(argv, name=name, hosts=hosts, gpus=gpus, config=self.config, layout=self.layout)
+        argv = wrap(argv, name=name, hosts=hosts, gpus=gpus, config=self.config, layout=self.layout)
         print(f"{name}: {shlex.join(argv)}", flush=True)
         self.running[name] = subprocess.Popen(argv, env={**os.environ, **env}, stdin=subprocess.DEVNULL)
 
@@ -267,78 +190,6 @@ class Processes:
                 self.stop()
                 raise RuntimeError(f"the vLLM server at {url} was not healthy within {SERVER_START_SECONDS:.0f} s")
             time.sleep(0.5)
-
-
-def command(
-    worker: Sequence[str], *, nodes: int, ranks: int, address: str, port: int, accelerate_config: str | None = None
-) -> list[str]:
-    """The command of one node's trainer ranks.
-
-    The agent that watches the ranks would end at SIGUSR1 and take them along; it inherits an ignored signal, and the ranks,
-    which set their own handler, save. The node's rank is Slurm's number of the node within the step.
-    """
-    if accelerate_config is None:
-        launch = [
-            sys.executable, "-m", "torch.distributed.run", "--nnodes", str(nodes), "--nproc-per-node", str(ranks), "--node-rank", "NODE_RANK",
-            "--master-addr", address, "--master-port", str(port), *worker,
-        ]  # fmt: skip
-    else:
-        launch = [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate_config, "--num_machines", str(nodes),
-            "--num_processes", str(nodes * ranks), "--machine_rank", "NODE_RANK", "--main_process_ip", address,
-            "--main_process_port", str(port), *worker,
-        ]  # fmt: skip
-    line = shlex.join(launch).replace("NODE_RANK", '"${SLURM_NODEID:-0}"' if nodes > 1 else "0")
-    return ["bash", "-c", f"trap '' USR1; exec {line}"]
-
-
-def _on_slurm_steps(layout: Layout, config: RunConfig) -> bool:
-    """Whether roles are srun steps: several nodes, or a container that srun brings up."""
-    several = len({*layout.trainer_hosts, layout.server_host} - {None}) > 1
-    return "SLURM_JOB_ID" in os.environ and (several or config.cluster.slurm.container == "pyxis")
-
-
-def _wrap(
-    argv: list[str], *, name: str, hosts: Sequence[str], gpus: int, config: RunConfig, layout: Layout
-) -> list[str]:
-    slurm = config.cluster.slurm
-    mounts = [*slurm.mounts, *_own_folders(config)]
-    if slurm.container == "apptainer" and slurm.image:
-        argv = ["apptainer", "exec", "--nv", *(f"--bind={m}" for m in mounts), slurm.image, *argv]
-    if not _on_slurm_steps(layout, config):
-        return argv
-    step = [
-        "srun", f"--job-name={name}", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", f"--nodelist={','.join(hosts)}", "--ntasks-per-node=1",
-        "--kill-on-bad-exit=1", "--wait=60", "--exact", "--unbuffered", f"--cpus-per-task={slurm.cpus_per_gpu * max(1, gpus)}",
-    ]  # fmt: skip
-    if config.cluster.gpus_per_node:
-        step.append(f"--gpus-per-node={gpus}")
-    if slurm.container == "pyxis" and slurm.image:
-        step += [f"--container-image={slurm.image}", f"--container-mounts={','.join(mounts)}"]
-    return [*step, *argv]
-
-
-def _own_folders(config: RunConfig) -> list[str]:
-    """The folders that a container must see: runs, bases, code, and where Python's packages may lie."""
-    folders = {
-        os.path.abspath(config.runs_dir),
-        os.path.abspath(config.bases_dir),
-        *os.environ.get("PYTHONPATH", "").split(os.pathsep),
-    }
-    return [f"{folder}:{folder}" for folder in sorted(folders) if folder]
-
-
-def _address(host: str) -> str:
-    """A name or address that other nodes can reach: Slurm's NodeAddr, since node names need not resolve."""
-    if host == "localhost":
-        return "127.0.0.1"
-    try:
-        shown = subprocess.run(
-            ["scontrol", "show", "node", "-o", host], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return host
-    return dict(field.split("=", 1) for field in shown.split() if "=" in field).get("NodeAddr", host)
 
 
 def _healthy(url: str) -> bool:

@@ -21,7 +21,7 @@ from sweeps import launch
 from sweeps.cluster import ClusterConfig
 from sweeps.config import RunConfig, conf_dir, resolve
 from sweeps.estimate import Machine, estimate
-from sweeps.launching import display, predict, roles, snapshot
+from sweeps.launching import display, layout, predict, snapshot
 from sweeps.launching.caches import check_caches
 from sweeps.launching.local import last_words_of
 from sweeps.launching.manifest import build_manifest, read_manifest, render, write_manifest
@@ -153,14 +153,14 @@ class TestManifest:
 class TestLayout:
     def test_nodes_ranks_and_server(self) -> None:
         c = config("cluster=slurm", "cluster.nodes=3", "cluster.gpus_per_node=8", "grpo.vllm=server")
-        found = roles.lay_out(c, ["a", "b", "c"])
+        found = layout.lay_out(c, ["a", "b", "c"])
         assert (found.trainer_hosts, found.ranks, found.server_host, found.server_devices) == (("a", "b"), 16, "c", 8)
         assert c.cluster.devices == 24
 
     def test_one_node_is_split(self) -> None:
-        found = roles.lay_out(config("cluster.devices=4", "cluster.server_devices=2", "grpo.vllm=server"))
+        found = layout.lay_out(config("cluster.devices=4", "cluster.server_devices=2", "grpo.vllm=server"))
         assert found.split and found.ranks == 2 and found.server_devices == 2 and not found.plain
-        assert roles.lay_out(config("cluster.devices=1", "grpo.vllm=colocate")).plain
+        assert layout.lay_out(config("cluster.devices=1", "grpo.vllm=colocate")).plain
 
     @pytest.mark.parametrize(
         ("settings", "said"),
@@ -178,11 +178,11 @@ class TestLayout:
             ClusterConfig(**settings)
 
     def test_ports_of_runs_do_not_overlap(self) -> None:
-        taken = [p for job in range(1000, 1200) for p in roles.ports(job).values()]
+        taken = [p for job in range(1000, 1200) for p in layout.ports(job).values()]
         assert len(set(taken)) == len(taken) and all(20_000 <= p < 60_000 for p in taken)
 
     def test_accelerate_gets_the_runs_own_counts(self) -> None:
-        (_, _, line) = roles.command(["-m", "w"], nodes=2, ranks=4, address="n0", port=5, accelerate_config="f.yaml")
+        (_, _, line) = layout.command(["-m", "w"], nodes=2, ranks=4, address="n0", port=5, accelerate_config="f.yaml")
         assert (
             "--num_processes 8" in line and "--num_machines 2" in line and '--machine_rank "${SLURM_NODEID:-0}"' in line
         )
