@@ -1,11 +1,11 @@
-"""The device a run is on: its name as `scaling.hardware` knows it."""
+"""The device a run is on: its name as `scaling.hardware` knows it, and its peak."""
 
 from __future__ import annotations
 
 from scaling.errors import UnknownName
-from scaling.hardware import accelerator, accelerators
+from scaling.hardware import accelerator, accelerators, peak_flops
 
-__all__ = ["accelerator_name"]
+__all__ = ["accelerator_name", "stated_peak"]
 
 
 def accelerator_name(given: str = "auto") -> str:
@@ -28,3 +28,16 @@ def accelerator_name(given: str = "auto") -> str:
             f"accelerator {reported!r} has no dense peak in the table: set cluster.accelerator to the one of "
             f"{', '.join(accelerators())} that it is, or to a name of your own (utilisation then stays out of the records)"
         ) from error
+
+
+def stated_peak(accelerator: str) -> float | None:
+    """Dense bf16 peak [FLOP/s]; None where the table has none: a CPU, or a name of the user's own.
+
+    Example:
+        >>> stated_peak("cpu") is None
+        True
+    """
+    try:
+        return peak_flops(accelerator)
+    except UnknownName:
+        return None

@@ -27,7 +27,7 @@ from sweeps.counting import Counter
 from sweeps.files import write_json
 from sweeps.ranks import agree, first_says
 from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints
-from sweeps.tracking import Tracker
+from sweeps.tracking import Tracker, compute_metrics
 
 __all__ = ["Meter"]
 
@@ -276,11 +276,7 @@ class Meter(TrainerCallback):
         cost = ComputeCost(**line["cost"])
         row = {"train/global_step": line["step"], **self.axes()}
         row |= {f"train/{k}": v for k, v in line["metrics"].items() if isinstance(v, (int, float))}
-        row |= {f"compute/{k}": v for k, v in line["cost"].items()}
-        row |= {"compute/step_seconds": cost.gpu_seconds / self.devices, "compute/rollouts_total": self.cost.rollouts}
-        if self.peak_flops and cost.training_gpu_seconds:
-            row["compute/mfu"] = cost.training_flops / cost.training_gpu_seconds / self.peak_flops
-            row["compute/utilisation"] = cost.total_flops / cost.gpu_seconds / self.peak_flops
+        row |= compute_metrics(cost, devices=self.devices, rollouts=self.cost.rollouts, peak=self.peak_flops)
         row |= self._row
         self._row = {}
         return row

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from scaling.cost import ComputeCost
 from scaling.errors import ConfigError
 
-__all__ = ["Tracker", "blank_secrets", "credentials", "open_tracker", "resolve_mode"]
+__all__ = ["Tracker", "blank_secrets", "compute_metrics", "credentials", "open_tracker", "resolve_mode"]
 
 MODES = ("auto", "online", "offline", "disabled")
 
@@ -46,6 +47,23 @@ class Tracker:
 
     def finish(self, exit_code: int = 0) -> None:
         """End this segment of the mirror; bounded in time."""
+
+
+def compute_metrics(cost: ComputeCost, *, devices: int, rollouts: float, peak: float | None) -> dict[str, float]:
+    """The keys ``compute/*`` of one step's row.
+
+    Args:
+        cost: of the step.
+        devices: of the run [1].
+        rollouts: of the run so far [1].
+        peak: dense peak of one device, where there is one to state [FLOP/s].
+    """
+    row = {f"compute/{name}": value for name, value in cost.to_dict().items()}
+    row |= {"compute/step_seconds": cost.gpu_seconds / devices, "compute/rollouts_total": rollouts}
+    if peak and cost.training_gpu_seconds:
+        row["compute/mfu"] = cost.training_flops / cost.training_gpu_seconds / peak
+        row["compute/utilisation"] = cost.total_flops / cost.gpu_seconds / peak
+    return row
 
 
 def open_tracker(

@@ -42,7 +42,7 @@ def train(config: RunConfig) -> Path:
     from transformers import PrinterCallback
 
     from sweeps.budgets import already_reached, planned_run, resolve_limits
-    from sweeps.devices import accelerator_name
+    from sweeps.devices import accelerator_name, stated_peak
     from sweeps.evaluator import Evaluator
     from sweeps.grpo import build_trainer
     from sweeps.memory import out_of_memory, ran_out
@@ -125,7 +125,7 @@ def train(config: RunConfig) -> Path:
             milestones=tuple(m for m in milestones if not m.reached(step, before)), start=started, before=before,
             pretraining=stage, tracker=tracker, run=directory, updates_per_rollout=config.grpo.updates_per_rollout,
             boundary=config.grpo.optimiser_steps_per_generation, keep=config.checkpoint.keep,
-            snapshots=config.checkpoint.snapshots == "log", peak_flops=_peak(accelerator),
+            snapshots=config.checkpoint.snapshots == "log", peak_flops=stated_peak(accelerator),
             stop_requested=requested,
         )  # fmt: skip
         evaluator = Evaluator(
@@ -275,17 +275,6 @@ def one_line_each(error: Exception) -> list[str]:
         return [f"{group}={option}: no such option; options are {', '.join(lines[start + 1 : end])}"]
     where = next((line.strip() for line in str(error).splitlines() if line.strip().startswith("full_key")), "")
     return [f"{where.partition(':')[2].strip()}: {first}" if where and "nterpolation" in first else first]
-
-
-def _peak(accelerator: str) -> float | None:
-    """Dense bf16 peak of the accelerator [FLOP/s]; None where there is none to state (CPU)."""
-    from scaling.errors import UnknownName
-    from scaling.hardware import peak_flops
-
-    try:
-        return peak_flops(accelerator)
-    except UnknownName:
-        return None
 
 
 def _end(trainer: Any, directory: Any) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from scaling.cost import COST_FIELDS, ComputeCost
-from scaling.errors import UnknownName
-from scaling.hardware import peak_flops
 from scaling.runs import AXIS_COLUMNS, load_runs
+from sweeps.devices import stated_peak
+from sweeps.tracking import compute_metrics
 from sweeps.wandb_mirror import STEP, number
 
 __all__ = ["Part", "Row", "lacking_rows", "parts_of", "record_rows"]
@@ -32,7 +32,7 @@ def record_rows(path: Path) -> list[Row]:
     """
     table = load_runs(path)
     run = table.runs.iloc[0]
-    peak = _peak(str(run["accelerator"]))
+    peak = stated_peak(str(run["accelerator"]))
     rows: dict[int, Row] = {}
     rollouts = 0.0
     metrics = [c for c in table.steps.columns if c not in _NOT_METRICS and not c.startswith("cumulative_")]
@@ -42,11 +42,7 @@ def record_rows(path: Path) -> list[Row]:
         row = rows.setdefault(int(step["step"]), {})
         row |= {axis: step[f"cumulative_{axis}"] for axis in AXES}
         row |= {f"train/{name}": step[name] for name in metrics}
-        row |= {f"compute/{name}": value for name, value in cost.to_dict().items()}
-        row |= {"compute/step_seconds": cost.gpu_seconds / int(run["devices"]), "compute/rollouts_total": rollouts}
-        if peak and cost.training_gpu_seconds:
-            row["compute/mfu"] = cost.training_flops / cost.training_gpu_seconds / peak
-            row["compute/utilisation"] = cost.total_flops / cost.gpu_seconds / peak
+        row |= compute_metrics(cost, devices=int(run["devices"]), rollouts=rollouts, peak=peak)
     for evaluation in table.evals.to_dict("records"):
         row = rows.setdefault(int(evaluation["step"]), {})
         row |= {axis: row.get(axis, evaluation[axis]) for axis in AXES}
@@ -81,13 +77,6 @@ def lacking_rows(rows: Sequence[Row], present: set[Part]) -> list[Row]:
             keep = {k: v for k, v in row.items() if k in AXES or k == STEP or k.rsplit("/", 1)[0] in parts}
             out.append(keep | {STEP: step})
     return out
-
-
-def _peak(accelerator: str) -> float | None:
-    try:
-        return peak_flops(accelerator)
-    except UnknownName:  # a CPU has no peak to hold a run against
-        return None
 
 
 def _numbers(row: Mapping[str, Any]) -> Row:
