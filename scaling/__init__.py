@@ -45,23 +45,34 @@ _HOME = {
     "ScalingError": "errors",
 }
 _MODULES = {
-    "architectures", "backtest", "cli", "collapse", "compare", "conventions", "cost", "curve", "errors", "fitting",
+    "architectures", "backtest", "bundled", "cli", "collapse", "compare", "conventions", "cost", "curve", "errors", "fitting",
     "flops", "forecast", "hardware", "importers", "laws", "ledger_table", "metrics", "plan", "plot", "pretraining",
-    "ratio", "records", "recorder", "reference", "report", "runs", "schema", "shapes", "study", "throughput",
+    "ratio", "records", "recorder", "reference", "report", "run_table", "runs", "schema", "shapes", "study", "throughput",
     "workload",
 }  # fmt: skip
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from scaling.backtest import backtest as backtest
     from scaling.compare import compare as compare
     from scaling.cost import ComputeCost as ComputeCost
     from scaling.curve import Curve as Curve
     from scaling.errors import ScalingError as ScalingError
     from scaling.fitting import Fit as Fit
     from scaling.fitting import fit as fit
+    from scaling.fitting import load_fit as load_fit
+    from scaling.flops import ModelShape as ModelShape
     from scaling.forecast import Forecast as Forecast
+    from scaling.laws import Constant as Constant
+    from scaling.laws import LinearLog as LinearLog
+    from scaling.laws import LogLinear as LogLinear
+    from scaling.laws import Power as Power
     from scaling.laws import Sigmoid as Sigmoid
+    from scaling.pretraining import fit_joint as fit_joint
+    from scaling.pretraining import fit_loss as fit_loss
+    from scaling.pretraining import fit_surface as fit_surface
+    from scaling.recorder import Recorder as Recorder
     from scaling.runs import RunTable as RunTable
     from scaling.runs import load_runs as load_runs
 

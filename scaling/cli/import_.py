@@ -112,7 +112,7 @@ def _summary(run: ImportedRun, written: Written) -> str:
     parts = [f"{written.steps} steps", f"{written.evals} evaluations"]
     if "gpu_hours" not in unknown:
         rest = [f"{cost.gpu_hours:.1f} of steps"]
-        for seconds, what in ((cost.evaluation_gpu_seconds, "evaluation"), (cost.overhead_gpu_seconds, "checkpoints")):
+        for seconds, what in ((cost.evaluation_gpu_seconds, "evaluation"), (cost.overhead_gpu_seconds, "overhead")):
             rest += [f"{seconds / 3600:.1f} of {what}"] if seconds else []
         parts.append(f"{cost.gpu_hours_paid:.1f} GPU-hours paid ({', '.join(rest)}; {run.record.confidence})")
     if "total_flops" not in unknown:

@@ -28,7 +28,7 @@ def costs(a: Analysis) -> Section:
         f"{plural(int(frame['runs'].sum()), 'run')} took {flops(frame['total_flops'].sum())} RL model FLOPs and "
         f"{number(paid)} GPU-hours: "
         f"{number(fitted)} of training, which laws are fitted against, {number(rest)} of evaluation, start-up and "
-        f"checkpoints, {number(lost)} lost to restarts."
+        f"other overhead, {number(lost)} lost to restarts."
     )
     known = frame["utilisation"].notna()
     shown = pd.DataFrame(
