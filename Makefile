@@ -2,7 +2,7 @@
 # make test   installs what is missing and runs the whole suite
 # make lint   ruff and pyright
 # make docs   builds the documentation, warnings are errors
-# make test-slurm, coverage, admission   the Slurm tests alone; the slow studies
+# make test-slurm, coverage, admission, ladder, recipes   the Slurm tests alone; the slow studies
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONWARNINGS ?= default
 
-.PHONY: install demo test test-slurm lint docs coverage admission
+.PHONY: install demo test test-slurm lint docs coverage admission ladder recipes
 
 install: $(STAMP)
 
@@ -42,6 +42,10 @@ coverage: $(STAMP)
 
 admission: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/admission.py run --task chain --models scratch_24,scratch_48,scratch_96 --seeds 0,1,2,3,4 --steps 150
+
+# resumable: each call goes on where the last one stopped
+ladder recipes: $(STAMP)
+	$(BIN)/python benchmarks/ladder.py run --plan $(if $(filter ladder,$@),cpu,recipes) --work runs/$@ --workers 2 --seconds 86400
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'

@@ -42,6 +42,8 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
         out += ["", f"![{kind}: held-out accuracy against RL FLOPs](../figures/{name})"]
         out += ["", f"## {kind.capitalize()}: forecasts", "", *_forecasts(chosen)]
         out += ["", f"## {kind.capitalize()}: against pretraining", "", *_against(chosen)]
+    if "recipes" in set(arms["piece"]):
+        out += ["", "## The recipes", "", *_recipes(arms[arms["piece"] == "recipes"])]
     if "slips" in set(arms["piece"]):
         out += ["", "## The slip rate", "", *_slips(arms)]
     return "\n".join(out) + "\n"
@@ -141,6 +143,22 @@ def _against(table: RunTable) -> list[str]:
         for run in runs:
             by_size.setdefault(run.params, []).append(run.curve)
         block("ln(1 - R) = -k(N) ln C + E(N) over sizes (arXiv:2509.25300):", lambda: fit_joint(by_size).summary())
+    return lines
+
+
+def _recipes(arms: pd.DataFrame) -> list[str]:
+    """What each recipe gains over its own bases; a recipe learns if the interval's lower end is positive."""
+    keyed = arms.set_index(["recipe", "seed", "arm"])
+    sampled, best = keyed["sampled"].unstack("arm"), keyed["best_decoding"].unstack("arm")["base"]
+    flops = keyed["flops"].unstack("arm")["grpo"]
+    lines = ["| recipe | seeds | base | after | gain over plain sampling, 90 % | gain over best decoding, 90 % | RL FLOPs |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for recipe, part in sampled.dropna(subset=["grpo"]).groupby(level="recipe", sort=False):
+        above = part["grpo"] - best.loc[part.index]
+        lines.append(
+            f"| `{recipe}` | {len(part)} | {part['base'].mean():.3f} | {part['grpo'].mean():.3f} | "
+            f"{_interval(part['grpo'] - part['base'])} | {_interval(above)} | {flops.loc[part.index].mean():.3g} |"
+        )
     return lines
 
 

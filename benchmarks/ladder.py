@@ -305,7 +305,11 @@ def write_page(args: argparse.Namespace) -> None:
     """The page of a collected study, with its figures."""
     from _ladder_page import page
 
-    titles = {"cpu": "A ladder of small models, with controls", "gpu": "A ladder on a GPU: longer chains"}
+    titles = {
+        "cpu": "A ladder of small models, with controls",
+        "gpu": "A ladder on a GPU: longer chains",
+        "recipes": "Does each recipe learn?",
+    }
     out = Path(args.out)
     notes = Path(args.notes).read_text() if args.notes else ""
     commands = [f"python benchmarks/ladder.py run --plan {args.plan} --workers 2 --seconds 450   # in parts, until done",
