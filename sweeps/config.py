@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from sweeps.tasks import TaskConfig
 
 __all__ = [
     "BenchmarkConfig", "BudgetConfig", "CheckpointConfig", "EvalConfig", "GrpoConfig", "RunConfig", "TrackingConfig",
-    "conf_dir", "resolve",
+    "composed", "conf_dir", "resolve",
 ]  # fmt: skip
 
 Positive = Annotated[float, Field(gt=0)]
@@ -287,6 +287,23 @@ def resolve(composed: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(body)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(e) for e in error.errors())) from error
+
+
+def composed(overrides: Sequence[str]) -> RunConfig:
+    """What ``conf/`` says with these overrides, for commands that Hydra does not run.
+
+    Raises:
+        ConfigError: a setting is wrong; Hydra's own errors where a key or an option is not known.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from hydra_plugins.rl_scaling_launcher import register
+
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        body: Any = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+    return resolve(body)
 
 
 def conf_dir() -> Path:

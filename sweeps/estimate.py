@@ -16,50 +16,18 @@ layer and of a decoding step, which is what small models on large accelerators m
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scaling.errors import ConfigError, ScalingError
+from sweeps.machine import Machine, calibrate_cpu
 
 __all__ = ["Estimate", "Machine", "Memory", "activation_floats", "estimate", "memory", "seconds_per_step"]
 
 _NORMED = ("qwen3", "qwen3_moe", "olmo2", "olmo3")  # query and key norms
 _LOGIT_CHUNK = 32768  # tokens that TRL 1.16 scores at once
 _CONTEXT = 0.8e9  # CUDA context, libraries and fragmentation [byte]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What time is estimated for.
-
-    Attributes:
-        name: for display.
-        flops_per_second: achieved in large matrix products by one device: peak x utilisation [FLOP/s].
-        bytes_per_second: achieved memory bandwidth of one device [byte/s].
-        layer_seconds: floor of one layer's forward pass [s].
-        decoding_seconds: floor of one decoding step outside the layers: head, sampling, bookkeeping [s].
-        trainer_seconds: of an optimiser step outside the model, per rollout: tokenising, rewards, data [s].
-        devices: working in parallel on rollouts and training [1].
-    """
-
-    name: str
-    flops_per_second: float
-    bytes_per_second: float
-    layer_seconds: float
-    decoding_seconds: float
-    trainer_seconds: float
-    devices: int = 1
-
-    @staticmethod
-    def of(accelerator: str, *, devices: int = 1, utilisation: float = 0.35) -> Machine:
-        """From the table of accelerators: 35 % of the dense bf16 peak, 60 % of the bandwidth, 0.8 ms a layer and token.
-
-        The floor is of ``transformers.generate`` without compilation: launch overhead, measured on one H200.
-        """
-        from scaling.hardware import accelerator as known
-
-        chip = known(accelerator)
-        return Machine(chip.name, utilisation * chip.peak("bf16"), 0.6 * chip.bandwidth, 0.8e-3, 1.5e-3, 1e-4, devices)
 
 
 @dataclass(frozen=True)
@@ -303,49 +271,6 @@ def estimate(
     return Estimate(need, capacity, generation, training)
 
 
-def calibrate_cpu(threads: int = 1) -> Machine:
-    """Speeds of this processor, measured in a few seconds: a matrix product, an activation, and decoding of tiny models.
-
-    CPU seconds are measured, so that other work on the machine does not count.
-    """
-    import time
-
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    def best(run: Any, times: int) -> float:
-        out = float("inf")
-        for _ in range(times):
-            start = time.process_time()
-            run()
-            out = min(out, time.process_time() - start)
-        return out / threads
-
-    def decoding(layers: int) -> float:
-        """CPU seconds of one decoding step of a model too small for arithmetic to matter [s]."""
-        sizes: dict[str, Any] = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
-        with torch.random.fork_rng():
-            model: Any = LlamaForCausalLM(
-                LlamaConfig(**sizes, num_hidden_layers=layers, eos_token_id=None, pad_token_id=0)
-            ).eval()
-            ids = torch.ones(8, 2, dtype=torch.long)
-            run = lambda: model.generate(ids, attention_mask=ids, max_new_tokens=17, do_sample=True)  # noqa: E731
-            return best(run, 3) / 17
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        a, b = torch.randn(4096, 96), torch.randn(96, 384)  # long and narrow, as activations times weights are
-        rate = 2 * 4096 * 96 * 384 / best(lambda: [a @ b for _ in range(20)], 5) * 20
-        big = torch.randn(1_000_000)
-        moved = 3 * 4 * 1_000_000 / best(lambda: [torch.nn.functional.silu(big) for _ in range(20)], 5) * 20
-        one, three = decoding(1), decoding(3)
-    finally:
-        torch.set_num_threads(before)
-    layer = max(0.0, (three - one) / 2)
-    return Machine("cpu", rate, moved, layer, max(0.0, one - layer), 3e-4)
-
-
 def _lora_share(shape: Any, rank: int) -> float:
     q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     h, f = shape.hidden_size, shape.intermediate_size
@@ -353,19 +278,27 @@ def _lora_share(shape: Any, rank: int) -> float:
     return shape.num_layers * rank * sides / shape.params
 
 
+_HELP = """Beside the overrides of python -m sweeps.train:
+  accelerator=cpu      name as scaling.hardware knows it; cpu is measured now, in a few seconds
+  devices=1            that share the rollouts and the training
+  prompt_length=       the longest prompt; the task's own width, or 512 [token]"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """``python -m sweeps.estimate OVERRIDES... [accelerator=NAME] [devices=N] [prompt_length=N]``."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     from scaling.hardware import accelerator
-    from sweeps.config import conf_dir, resolve
+    from sweeps.config import composed
     from sweeps.models import shape_of
     from sweeps.tasks import build
+    from sweeps.train import one_line_each
 
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
+    if not given or {"-h", "--help"} & set(given):
         print(__doc__)
+        print(_HELP)
         return 0
     own = {
         key: value
@@ -373,26 +306,29 @@ def main(arguments: list[str] | None = None) -> int:
         if key in ("accelerator", "devices", "prompt_length")
     }
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            composed: Any = OmegaConf.to_container(
-                compose("config", overrides=[a for a in given if a.partition("=")[0] not in own]), resolve=True
-            )
-        config = resolve(composed)
+        config = composed([a for a in given if a.partition("=")[0] not in own])
         task = build(config.task)
         shape = shape_of(config.model, task)
         chip = own.get("accelerator", "cpu")
-        machine = calibrate_cpu() if chip == "cpu" else Machine.of(chip, devices=int(own.get("devices", "1")))
+        machine = calibrate_cpu() if chip == "cpu" else Machine.of(chip, devices=_whole(own, "devices", 1))
         capacity = None if chip == "cpu" else accelerator(chip).memory
-        prompt = int(own.get("prompt_length", getattr(task, "prompt_width", 512)))
+        prompt = _whole(own, "prompt_length", getattr(task, "prompt_width", 512))
         length = config.grpo.max_completion_length or task.max_completion_length
         print(
             f"{config.model.name} on {machine.name}: prompts of {prompt} and completions of {length} tokens, {config.grpo.rollouts_per_step} rollouts a step"
         )
         print(estimate(config, shape, machine, prompt_length=prompt, completion_length=length, capacity=capacity))
-    except (ConfigError, ScalingError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ScalingError, HydraException, OmegaConfBaseException) as error:
+        print("\n".join(f"error: {line}" for line in one_line_each(error)), file=sys.stderr)
         return 1
     return 0
+
+
+def _whole(given: Mapping[str, str], key: str, default: int) -> int:
+    text = given.get(key, str(default))
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"{key}: must be a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

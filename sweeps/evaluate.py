@@ -28,13 +28,13 @@ from scaling import records
 from scaling.errors import ConfigError, ScalingError
 from scaling.flops import ModelShape
 from scaling.runs import find_runs
-from sweeps.config import RunConfig, conf_dir
+from sweeps.config import RunConfig, composed, conf_dir
 from sweeps.files import write_json
 from sweeps.run_dir import RunDirectory, complete_checkpoints
 from sweeps.schema import Strict
 from sweeps.stop import requested
 
-__all__ = ["AfterTheFact", "composed", "evaluate_job", "evaluate_run", "kept_weights", "main", "missing", "pick"]
+__all__ = ["AfterTheFact", "evaluate_job", "evaluate_run", "kept_weights", "main", "missing", "pick"]
 
 
 class AfterTheFact(Strict):
@@ -51,7 +51,7 @@ class AfterTheFact(Strict):
     max_completion_length: int = Field(0, ge=0, description="0: the task's own [token]")
     problems: int = Field(0, ge=0, description="first so many problems only; 0: all")
     batch: int = Field(512, ge=1, description="completions sampled at once [1]")
-    seed: int = 0
+    seed: int = Field(0, description="of the sampling")
 
 
 def pick(steps: Sequence[int], which: str) -> list[int]:
@@ -296,20 +296,6 @@ def _named(task_json: str, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]
     return out
 
 
-def composed(overrides: Sequence[str]) -> RunConfig:
-    """What ``conf/`` says with these overrides."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from hydra_plugins.rl_scaling_launcher import register
-    from sweeps.config import resolve
-
-    register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        body: Any = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
-    return resolve(body)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A command line: runs or sweeps, what to sample, and overrides of the groups ``cluster`` and ``launch``."""
@@ -357,8 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         for name, field in AfterTheFact.model_fields.items():
-            print(f"  {name}={field.default!r:8}  {field.description or ''}")
-        print("  cluster=local|slurm|ray, cluster.*, launch.*: as for python -m sweeps.train -m")
+            print(f"  {f'{name}={field.default}':24} {field.description or ''}")
+        print(f"  {'cluster=local|slurm|ray':24} and cluster.*, launch.*: as for python -m sweeps.train -m")
         return 0
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -48,7 +48,7 @@ def drill(
         seconds: limit of one drill, its wait in the queue included [s].
         say: told what starts and where.
     """
-    from sweeps.evaluate import composed
+    from sweeps.config import composed
 
     folder = runs_dir.absolute() / time.strftime("doctor-%Y%m%d-%H%M%S")
     run = _Runner(folder, overrides, engine=composed(overrides).cluster.engine, seconds=seconds)

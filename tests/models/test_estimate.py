@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -138,3 +140,24 @@ def test_command_prints_whether_it_fits(capsys: pytest.CaptureFixture[str], monk
     assert module.main(["model=scratch_96", "accelerator=H100-SXM", "grpo.group_size=1"]) == 1
     assert "group_size" in capsys.readouterr().err
     assert module.main(["--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (
+            ["model=qwen2.5_0.5b", "model.name_or_path=.", "accelerator=H100-SXM"],
+            1,
+            "error: model.name_or_path must be",
+        ),
+        (["model=scratch_16", "accelerator=H100-SXM", "devices=2"], 0, "scratch_16 on H100-SXM: prompts of 10 and "),
+        (["model=scratch_16", "accelerator=H100-SXM", "devices=x"], 1, "error: devices: must be a whole number"),
+        (["model=nope"], 1, "error: model=nope: no such option; options are "),
+    ],
+)
+def test_the_command_in_a_process_of_its_own(arguments, code, words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.estimate", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code and (done.stderr if code else done.stdout).startswith(words), done.stderr
+    assert "Traceback" not in done.stderr
