@@ -23,7 +23,7 @@ class Recorder:
     Opening a folder that has records continues the run in a new segment. Model FLOPs are given as ``flops``, or derived
     from ``shape``, the mean lengths and the number of rollouts (generation, then one forward and backward over each
     rollout; scoring is not known and not counted; the run is then marked ``derived``); without either only seconds and
-    tokens are recorded.
+    tokens are recorded, and the axis ``total_flops`` is unknown, not 0.
 
     Args:
         run_dir: folder of the run; its name is the run's id.
@@ -91,7 +91,7 @@ class Recorder:
             stages=({"stage": "pretrain", **pretraining},) if pretraining else (),
             segments=(*(earlier.segments if earlier else ()), segment),
             confidence="derived" if shape is not None else "measured",
-            provenance={"trainer": "recorder"},
+            provenance=_provenance(self.cost),
             benchmarks=dict(earlier.benchmarks) if earlier else {},
         )
         records.write_run(self.path, self.record)
@@ -119,7 +119,7 @@ class Recorder:
         """Append an optimiser step.
 
         Args:
-            seconds: wall time since the last step, evaluation and checkpoints left out [s].
+            seconds: wall time since the last step, evaluation left out [s].
             gpus: devices held during it; those of the run by default [1].
             prompt_tokens: prompt tokens of the rollouts, once each rollout [token].
             completion_tokens: completion tokens of the rollouts [token].
@@ -155,7 +155,11 @@ class Recorder:
         self._steps.write(
             {"segment": self.segment, "step": number, "cost": cost.to_dict(), "metrics": dict(metrics or {})}
         )
+        first_flops = cost.total_flops > 0 and not self.cost.total_flops
         self.cost, self.last_step = self.cost + cost, number
+        if first_flops:
+            self.record = replace(self.record, provenance=_provenance(self.cost))
+            records.write_run(self.path, self.record)
 
     def eval(
         self,
@@ -229,6 +233,11 @@ class Recorder:
                 self.cost = self.cost + ComputeCost.from_dict(row.get("cost", {}))
                 self.last_step = max(self.last_step, row["step"])
         return records.read_run(self.path)
+
+
+def _provenance(cost: ComputeCost) -> dict[str, Any]:
+    """Who wrote the run; FLOPs that were never counted are unknown, not 0."""
+    return {"trainer": "recorder"} | ({} if cost.total_flops else {"unknown_axes": ["total_flops"]})
 
 
 def _derived_flops(shape: Any, prompt_tokens: float, completion_tokens: float, rollouts: int) -> dict[str, float]:

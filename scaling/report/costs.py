@@ -25,7 +25,7 @@ def costs(a: Analysis) -> Section:
     fitted, paid, lost = (float(frame[c].sum()) for c in ("gpu_hours", "gpu_hours_paid", "redone_gpu_hours"))
     rest = paid - fitted - lost if paid - fitted - lost > 1e-9 * paid else 0.0
     lead = (
-        f"{plural(int(frame['runs'].sum()), 'run')} took {flops(frame['total_flops'].sum())} RL model FLOPs and "
+        f"{plural(int(frame['runs'].sum()), 'run')} took {_counted(frame['total_flops'])} and "
         f"{number(paid)} GPU-hours: "
         f"{number(fitted)} of training, which laws are fitted against, {number(rest)} of evaluation, start-up and "
         f"other overhead, {number(lost)} lost to restarts."
@@ -87,7 +87,7 @@ def cost_frame(a: Analysis) -> pd.DataFrame:
                 "gpu_hours": float(part["gpu_hours"].sum()),
                 "gpu_hours_paid": float(part["gpu_hours_paid"].sum()),
                 "redone_gpu_hours": float(part["redone_gpu_hours"].sum()),
-                "total_flops": float(part["total_flops"].sum()),
+                "total_flops": float(part["total_flops"].sum(min_count=1)),
                 "generation_flops": cost.generation_flops,
                 "scoring_flops": cost.scoring_flops,
                 "training_flops": cost.training_flops,
@@ -99,6 +99,13 @@ def cost_frame(a: Analysis) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _counted(total: pd.Series) -> str:
+    """RL model FLOPs of all groups in words; runs that did not count them are no zeros."""
+    if total.isna().all():
+        return "an uncounted number of RL model FLOPs"
+    return f"{'at least ' if total.isna().any() else ''}{flops(total.sum())} RL model FLOPs"
 
 
 def _sums(a: Analysis) -> Mapping[str, ComputeCost]:

@@ -99,3 +99,18 @@ def test_nonsense_is_refused_and_nothing_is_written(tmp_path: Path):
     assert (tmp_path / "r/steps.jsonl").read_text() == (tmp_path / "r/evals.jsonl").read_text() == ""
     with pytest.raises(ScalingError, match="gpus"):
         scaling.Recorder(tmp_path / "q", gpus=0)
+
+
+def test_flops_that_were_not_counted_are_unknown_not_zero(tmp_path):
+    with_flops, without = tmp_path / "with", tmp_path / "without"
+    for folder, flops in ((with_flops, 1e15), (without, None)):
+        recorder = scaling.Recorder(folder, gpus=8, accelerator="H100-SXM")
+        recorder.step(seconds=30.0, completion_tokens=900_000, flops=flops)
+        recorder.close()
+    runs = scaling.load_runs(tmp_path).runs.set_index("run_id")
+    assert runs.loc["with", "total_flops"] == 1e15
+    assert runs.loc["without", "total_flops"] != runs.loc["without", "total_flops"]  # NaN
+    again = scaling.Recorder(without, gpus=8, accelerator="H100-SXM")  # counting may begin later
+    again.step(seconds=30.0, completion_tokens=900_000, flops=2e15)
+    again.close()
+    assert scaling.load_runs(without).runs["total_flops"].item() == 2e15
