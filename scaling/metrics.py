@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import ScalingError
 
-__all__ = ["avg_at_k", "blind_guess_pass_at_k", "pass_at_k", "standard_error"]
+__all__ = ["avg_at_k", "blind_guess_pass_at_k", "mean_interval", "pass_at_k", "standard_error"]
 
 
 def pass_at_k(successes: ArrayLike, n: int, k: int) -> NDArray[np.float64]:
@@ -78,6 +78,32 @@ def sampling_error(successes: ArrayLike, n: int) -> float:
         mean = p.mean() if p.size else float("nan")
         return float(np.sqrt(mean * (1 - mean) / max(p.size, 1)))
     return float(np.sqrt((p * (1 - p) / (n - 1)).sum()) / max(p.size, 1))
+
+
+def mean_interval(values: ArrayLike, *, level: float = 0.9) -> tuple[float, float]:
+    """Student's t interval of a mean: mean +- t_(n-1) s / sqrt(n).
+
+    Args:
+        values: independent values, shape ``(n,)``, n >= 2.
+        level: nominal coverage, in (0, 1).
+
+    Raises:
+        ScalingError: fewer than two values, or a level outside (0, 1).
+
+    Example:
+        >>> low, high = mean_interval([0.1, 0.2, 0.3])
+        >>> round(low, 3), round(high, 3)
+        (0.031, 0.369)
+    """
+    from scipy.special import stdtrit
+
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or x.size < 2:
+        raise ScalingError(f"an interval of a mean needs at least 2 values, got {x.size}")
+    if not 0 < level < 1:
+        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    half = float(stdtrit(x.size - 1, 0.5 + level / 2) * x.std(ddof=1) / np.sqrt(x.size))
+    return float(x.mean()) - half, float(x.mean()) + half
 
 
 def blind_guess_pass_at_k(guess_rate: float, k: int) -> float:

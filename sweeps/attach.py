@@ -71,7 +71,7 @@ def attach(
         UnknownName: the model's architecture is not known to `scaling.flops`.
 
     Example:
-        >>> from sweeps.attach import attach
+        >>> from sweeps.meter import attach
         >>> attach(trainer, run_dir="runs/mine")  # doctest: +SKIP
         >>> trainer.train()  # doctest: +SKIP
     """

@@ -118,6 +118,15 @@ class BudgetConfig(Strict):
     """DeepSeek-R1-Zero's RL took 0.0375 of its base's pretraining GPU-hours."""
     convert: Literal["none", "peak"] = "none"
     """``peak``: allow a GPU-hour ratio across accelerators, converted by dense peak and labelled so."""
+    default_steps: Count | None = None
+    """Steps where none of the limits above is set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or any(given.get(name) is not None for name in BUDGETS):
+            return given
+        return {**given, "steps": given.get("default_steps")}
 
     @model_validator(mode="after")
     def _some(self) -> BudgetConfig:

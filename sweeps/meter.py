@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import TrainerCallback
@@ -28,6 +28,9 @@ from sweeps.files import write_json
 from sweeps.ranks import agree, first_says
 from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints
 from sweeps.tracking import Tracker, compute_metrics
+
+if TYPE_CHECKING:
+    from sweeps.attach import attach as attach
 
 __all__ = ["Meter"]
 
@@ -300,3 +303,12 @@ def _log_spaced(step: int) -> bool:
     """1, 2, 3, 4, 6, 8, 12, 16, ...: two a doubling."""
     low = step & -step
     return step in (low, 3 * low)
+
+
+def __getattr__(name: str) -> Any:
+    """`attach`, under the name users know; its module builds on this one."""
+    if name == "attach":
+        from sweeps.attach import attach
+
+        return attach
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

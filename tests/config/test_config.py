@@ -62,7 +62,7 @@ def test_every_experiment_composes(experiment):
         ("grpo.learning_rate=-1e-3", ["grpo.learning_rate", "greater than 0"]),
         ("budget.steps=0", ["budget.steps", "1", "got 0"]),
         ("budget.flops=0", ["budget.flops", "greater than 0"]),
-        ("budget.steps=null", ["budget", "at least one of steps"]),
+        ("budget=none", ["budget", "at least one of steps"]),
         ("grpo.micro_batch=7", ["micro_batch", "256", "7"]),
         ("grpo.training_prompts=8", ["training_prompts", "32", "8"]),
         ("eval.max_share=1.5", ["eval.max_share", "less than 1"]),
@@ -155,3 +155,9 @@ def test_the_command_of_a_single_run_ends_in_one_line(override, line, tmp_path):
         [sys.executable, "-m", "sweeps.train", override], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1 and done.stderr.startswith(line) and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_limit_that_is_set_stands_alone_and_steps_are_the_default():
+    assert resolved().budget.limits() == {"steps": 120}
+    assert resolved("budget.gpu_hours=8").budget.limits() == {"gpu_hours": 8.0}
+    assert resolved("budget.gpu_hours=8", "budget.steps=50").budget.limits() == {"gpu_hours": 8.0, "steps": 50}

@@ -29,7 +29,7 @@ def plain_trainer(config, output, **settings):
 def test_records_of_a_users_own_trainer_and_of_its_continuation(small, tmp_path):
     from scaling import load_runs
     from scaling.records import read_run
-    from sweeps.attach import attach
+    from sweeps.meter import attach
 
     config, run = small(), tmp_path / "mine"
     attach(
