@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "bundled_arms", "bundled_runs"]
 
-KINDS = ("acquisition", "elicitation", "slips")
+KINDS = ("acquisition", "elicitation")
 _TABLES = ("runs", "steps", "evals")
 
 
@@ -27,7 +27,7 @@ def bundled_runs(kind: str | None = "acquisition", *, reward: str | None = "corr
 
     Args:
         kind: ``acquisition`` (long chains are scarce in pretraining), ``elicitation`` (pretraining texts answer directly and
-            slip), ``slips`` (the slip rate varied), or None for all.
+            slip), or None for both.
         reward: ``correct``, ``random`` (the control), or None for both.
 
     Raises:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--out", default="report", show_default=True, type=click.Path(path_type=Path), help="Folder of the report."
 )
 @click.option(
-    "--kind", type=click.Choice(KINDS[:2]), default=KINDS[0], show_default=True, help="Which half of the study."
+    "--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="Which half of the study."
 )
 @click.option("--draws", default=200, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
