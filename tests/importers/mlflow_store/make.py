@@ -8,7 +8,6 @@ import sqlite3
 import sys
 from pathlib import Path
 
-os.environ |= {"MLFLOW_ALLOW_FILE_STORE": "true", "LOGNAME": "somebody"}
 TABLES = ("runs", "metrics", "params")
 ROWS = {
     step: {
@@ -45,6 +44,7 @@ def dump(database: Path) -> str:
 
 
 if __name__ == "__main__":
+    os.environ |= {"MLFLOW_ALLOW_FILE_STORE": "true", "LOGNAME": "somebody"}  # here alone: tests import the rows above
     here = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent).resolve()
     log((here / "mlruns").as_uri())
     for tags in (here / "mlruns").rglob("tags"):
