@@ -28,17 +28,10 @@ ENVIRONMENT = {
 
 def compose(overrides: Sequence[str]) -> Any:
     """The resolved configuration of a run."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    import hydra_plugins.rl_scaling_launcher  # noqa: F401
-    from sweeps.config import conf_dir, resolve
+    from sweeps.config import composed
 
     with _ONE_AT_A_TIME:  # Hydra's state is the process's own, and checks compose from threads
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True))  # type: ignore[arg-type]
+        return composed(overrides)
 
 
 def scratch(hidden: int, layers: int) -> list[str]:

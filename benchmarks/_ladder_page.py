@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from scaling import RunTable
 from scaling.backtest import backtest
+from scaling.bundled import arm_differences
 from scaling.errors import ScalingError
+from scaling.metrics import mean_interval
 from scaling.pretraining import best_split, fit_joint, fit_surface, headline, study_runs, worth
 
-CONTROLS = ("continued", "rejection", "random_reward")
 CANNOT = """No exponent, asymptote or best share of a large model follows from models of a few hundred thousand parameters on one embedded
 task. What the study can show: that the ledger is exact, that the intervals and forecasts behave on real curves of this trainer, and
 that a gain means little without its controls."""
@@ -27,14 +27,14 @@ that a gain means little without its controls."""
 def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], notes: str = "") -> str:
     """The page as Markdown; draws its figure of curves."""
     arms = pd.read_csv(data / "arms.csv")
-    tables = {name: pd.read_parquet(data / f"{name}.parquet") for name in ("runs", "steps", "evals")}
-    table = RunTable(**tables)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     out = [f"# {title}", "", notes.strip(), "", *(f"    {command}" for command in commands), "",
            f"Page written at commit {commit}, {dt.date.today().isoformat()}. {CANNOT}", ""]  # fmt: skip
-    for kind in (k for k in ("acquisition", "elicitation", "budgets", "sizes") if k in set(arms["piece"])):
-        mine = arms[arms["piece"] == kind]
-        runs = tables["runs"]
+    kinds = [k for k in ("acquisition", "elicitation", "budgets", "sizes") if k in set(arms["piece"])]
+    if kinds:
+        table = RunTable(**{name: pd.read_parquet(data / f"{name}.parquet") for name in ("runs", "steps", "evals")})
+    for kind in kinds:
+        mine, runs = arms[arms["piece"] == kind], table.runs
         chosen = table.select(runs.loc[(runs["sweep"] == kind) & (runs["reward"] == "correct"), "run_id"])
         out += ["", f"## {kind.capitalize()}: the arms", "", *_arms(mine), "", *_gains(mine)]
         name = f"{data.name}_{kind}.svg"
@@ -54,8 +54,8 @@ def _interval(values: Iterable[float]) -> str:
     x = np.asarray([v for v in values if np.isfinite(v)], dtype=float)
     if x.size < 3:
         return f"{x.mean():+.3f} (n={x.size}, no interval)" if x.size else "not run"
-    half = float(stats.t.ppf(0.95, x.size - 1) * stats.sem(x))
-    return f"{x.mean():+.3f} [{x.mean() - half:+.3f}, {x.mean() + half:+.3f}]"
+    low, high = mean_interval(x)
+    return f"{x.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _arms(arms: pd.DataFrame) -> list[str]:
@@ -77,24 +77,18 @@ def _arms(arms: pd.DataFrame) -> list[str]:
 
 def _gains(arms: pd.DataFrame) -> list[str]:
     """Paired differences, by size and over the whole grid."""
-    keyed = arms.set_index(["parameters", "pretrain_steps", "seed", "arm"])
-    sampled, best = keyed["sampled"].unstack("arm"), keyed["best_decoding"].unstack("arm")["base"]
-    gain = {"best decoding of its base": sampled["grpo"] - best}
-    gain |= {name.replace("_", " "): sampled["grpo"] - sampled[name] for name in CONTROLS if name in sampled}
+    gain = arm_differences(arms)
     lines = [
         "GRPO's accuracy less that of each, paired by base; 90 % intervals are Student's t over the bases of a row.",
         "",
     ]
     lines += [
         "| parameters | bases | " + " | ".join(f"less {name}" for name in gain) + " |",
-        "|---" * (len(gain) + 2) + "|",
+        "|---" * (gain.shape[1] + 2) + "|",
     ]
-    sizes: list[Any] = [*sorted(set(sampled.index.get_level_values("parameters"))), "all"]
-    for size in sizes:
-        rows = {k: v if size == "all" else v[v.index.get_level_values("parameters") == size] for k, v in gain.items()}
-        count = int(next(iter(rows.values())).notna().sum())
-        label = size if size == "all" else f"{size:,}"
-        lines.append(f"| {label} | {count} | " + " | ".join(_interval(v) for v in rows.values()) + " |")
+    for size, rows in [*gain.groupby(level="parameters"), ("all", gain)]:
+        label, count = size if size == "all" else f"{size:,}", int(rows.iloc[:, 0].notna().sum())
+        lines.append(f"| {label} | {count} | " + " | ".join(_interval(rows[name]) for name in rows) + " |")
     return lines
 
 

@@ -58,6 +58,11 @@ def evaluate(model: Any, tokenizer: Any, task: Any, shape: Any) -> dict[str, flo
     return {**out, "best": max(out["greedy"], out["forced"], out["maj16"])}
 
 
+def rejection_settings(flops: float, *, params: float, tokens: float) -> dict[str, int]:
+    """How much to sample for rejection-sampling SFT: some 30 % of its FLOPs, at 2 FLOPs a parameter and token."""
+    return {"prompts": max(256, int(0.3 * flops / (2 * params * tokens) / 8)), "samples": 8, "sampling_batch": 8192}
+
+
 def piece(args: argparse.Namespace, model_name: str, seed: int) -> dict[str, Any]:
     """One base, GRPO on it, and the controls."""
     import torch
@@ -119,10 +124,11 @@ def piece(args: argparse.Namespace, model_name: str, seed: int) -> dict[str, Any
         "grpo": evaluate(trainer.model, tokenizer, task, shape),
     }
     del trainer, model
-    sampling = 0.3 * cost.total_flops  # the share of rejection sampling's budget that goes into samples
-    per_sample = out["base"]["length"] * 2 * shape.params + task.prompt_width * 2 * shape.params
-    prompts = max(256, int(sampling / per_sample / 8))
-    settings = {"continued": {}, "rejection": {"prompts": prompts, "samples": 8, "sampling_batch": 8192}}
+    tokens = out["base"]["length"] + task.prompt_width
+    settings = {
+        "continued": {},
+        "rejection": rejection_settings(cost.total_flops, params=shape.params, tokens=tokens),
+    }
     for kind in filter(None, args.controls.split(",")):
         more, tried = settings[kind], []
         for factor in (1.0, 4.0):
@@ -184,7 +190,7 @@ def run(args: argparse.Namespace) -> None:
 
 def table(path: Path) -> str:
     """The admission table in Markdown, one row a task and size."""
-    from scipy import stats
+    from scaling.metrics import mean_interval
 
     def interval(values: list[float]) -> str:
         if not values:
@@ -192,8 +198,8 @@ def table(path: Path) -> str:
         n, mean = len(values), float(np.mean(values))
         if n < 3:
             return f"{mean:+.3f} (n={n}, no interval)"
-        half = float(stats.t.ppf(0.95, n - 1)) * float(np.std(values, ddof=1)) / np.sqrt(n)
-        return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+        low, high = mean_interval(values)
+        return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
     def mean(rows: list[dict], *keys: str) -> str:
         return f"{np.mean([_deep(r, keys) for r in rows]):.3f}"

@@ -21,7 +21,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -32,8 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 ARMS = ("grpo", "random_reward", "continued", "rejection")
+NAMES = {"t1": "sampled", "greedy": "greedy", "forced": "forced_trace", "maj16": "maj@16", "pass16": "pass@16",
+         "length": "completion_length", "best": "best_decoding"}  # fmt: skip
 RATE_FACTORS = {"continued": (1.0, 4.0), "rejection": (4.0,)}  # of GRPO's rate; the better one counts
-SAMPLING_SHARE = 0.3  # of rejection sampling's FLOPs that goes into samples
 
 
 @dataclass(frozen=True)
@@ -118,39 +119,17 @@ def overrides(job: Job, work: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def compose(words: Sequence[str]) -> Any:
-    """The resolved configuration of a run."""
-    import hydra
-    from omegaconf import OmegaConf
-
-    import hydra_plugins.rl_scaling_launcher  # noqa: F401
-    from sweeps.config import conf_dir, resolve
-
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(words)), resolve=True))  # type: ignore[arg-type]
-
-
 def measure(path: str | Path, config: Any, task: Any) -> dict[str, float]:
-    """Held-out accuracy of a model: sampled at T=1 (with pass@16 and maj@16), greedy, greedy under the forced trace."""
-    import numpy as np
+    """Held-out accuracy of a model under each decoding, by the names of the bundled study."""
     import torch
+    from admission import evaluate
 
-    from sweeps.evaluation import majority_accuracy, sample
     from sweeps.models import load, shape_of
 
     model, tokenizer = load(config.model, task, path=str(path))
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    held_out, common = task.benchmarks()["held_out"], {"shape": shape_of(config.model, task), "batch": 4096, "seed": 1}
-    sampled = sample(model, tokenizer, task, held_out, k=16, **common)
-    greedy = sample(model, tokenizer, task, held_out, temperature=None, **common)
-    forced = sample(model, tokenizer, task, held_out, temperature=None,
-                    begin_suppress_tokens=task.banned_tokens_for_trace(), **common)  # fmt: skip
-    out = {
-        "sampled": sampled.accuracy, "greedy": greedy.accuracy, "forced_trace": forced.accuracy,
-        "maj@16": float(np.mean(majority_accuracy(sampled, task, held_out.answers))),
-        "pass@16": float(np.mean(np.array(sampled.successes) > 0)), "completion_length": sampled.mean_length,
-    }  # fmt: skip
-    return {**out, "best_decoding": max(out["greedy"], out["forced_trace"], out["maj@16"])}
+    found = evaluate(model, tokenizer, task, shape_of(config.model, task))
+    return {NAMES[key]: value for key, value in found.items()}
 
 
 def do(job: Job, work: Path) -> str:
@@ -160,8 +139,10 @@ def do(job: Job, work: Path) -> str:
 
     import torch
     import transformers
+    from admission import rejection_settings
 
     from scaling.runs import load_runs
+    from sweeps.config import composed
     from sweeps.pretrain import pretrain
     from sweeps.sft import SftConfig, run_sft
     from sweeps.tasks import build
@@ -172,7 +153,7 @@ def do(job: Job, work: Path) -> str:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     done = {row["arm"]: row for row in _lines(work / "arms.jsonl") if row["key"] == job.key}
-    config = compose(overrides(job, work))
+    config = composed(overrides(job, work))
     task = build(config.task)
     base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=False)
     common = {
@@ -193,7 +174,7 @@ def do(job: Job, work: Path) -> str:
     for arm, extra in (("grpo", ()), ("random_reward", ("task.reward=random",))):
         if arm not in job.arms or arm in done:
             continue
-        run = compose([*overrides(job, work), *extra])
+        run = composed([*overrides(job, work), *extra])
         path = train(run)
         flops = float(load_runs(path).steps.eval("generation_flops + scoring_flops + training_flops").sum())
         weights = path / "checkpoints" / f"checkpoint-{job.rl_steps}"
@@ -202,17 +183,13 @@ def do(job: Job, work: Path) -> str:
     for arm in ("continued", "rejection"):
         if arm not in job.arms or arm in done:
             continue
-        budget, params = done["grpo"]["flops"], base.parameters
+        budget = done["grpo"]["flops"]
         width = task.prompt_width + done["base"]["completion_length"]
-        more = {
-            "prompts": max(256, int(SAMPLING_SHARE * budget / (2 * params * width) / 8)),
-            "samples": 8,
-            "sampling_batch": 8192,
-        }
+        more = rejection_settings(budget, params=base.parameters, tokens=width) if arm == "rejection" else {}
         tried = []
         for factor in RATE_FACTORS[arm]:
             sft = SftConfig(kind=arm, flops=budget, batch=256, learning_rate=factor * config.grpo.learning_rate,
-                            seed=job.seed, **(more if arm == "rejection" else {}))  # fmt: skip
+                            seed=job.seed, **more)  # fmt: skip
             record = run_sft(sft, model_config=config.model, task=task, base=base.path, parent=base.base_hash,
                              directory=work / "bases", progress=False)  # fmt: skip
             tried.append({"flops": record.flops, "rate": sft.learning_rate, **measure(record.path, config, task)})

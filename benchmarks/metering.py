@@ -34,18 +34,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def compose(overrides: Sequence[str]) -> Any:
-    """The resolved configuration of a run."""
-    import hydra
-    from omegaconf import OmegaConf
-
-    import hydra_plugins.rl_scaling_launcher  # noqa: F401
-    from sweeps.config import conf_dir, resolve
-
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return resolve(OmegaConf.to_container(hydra.compose("config", overrides=list(overrides)), resolve=True))  # type: ignore[arg-type]
-
-
 def build(config: Any, folder: Path, *, watched: bool) -> tuple[Any, Any]:
     """A trainer on the cached base, with everything a run has or with nothing; and its tracker."""
     import transformers
@@ -236,7 +224,9 @@ def main() -> None:
     if args.pair is not None:
         overrides = [f"model={args.model}", f"budget.steps={args.steps + 1}", f"runs_dir={args.folder}",
                      f"bases_dir={args.folder}/bases", "grpo.training_prompts=8192", *args.override]  # fmt: skip
-        result = pair(compose(overrides), args.folder, device=args.device, swap=bool(args.pair % 2))
+        from sweeps.config import composed
+
+        result = pair(composed(overrides), args.folder, device=args.device, swap=bool(args.pair % 2))
         print("RESULT", json.dumps(result), flush=True)
         os._exit(0)
     from scipy import stats

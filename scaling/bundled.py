@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from scaling.run_table import RunTable
 
-__all__ = ["KINDS", "bundled_arms", "bundled_runs"]
+__all__ = ["KINDS", "arm_differences", "bundled_arms", "bundled_runs"]
 
 KINDS = ("acquisition", "elicitation")
 _TABLES = ("runs", "steps", "evals")
+_CONTROLS = {"continued": "continued pretraining", "rejection": "rejection SFT", "random_reward": "random reward"}
 
 
 def bundled_runs(kind: str | None = "acquisition", *, reward: str | None = "correct") -> RunTable:
@@ -70,6 +71,27 @@ def bundled_arms() -> pd.DataFrame:
 
     with as_file(_folder() / "arms.csv") as path:
         return pd.read_csv(path)
+
+
+def arm_differences(arms: pd.DataFrame) -> pd.DataFrame:
+    """GRPO's sampled accuracy less that of each other arm of its base, and less the base's best decoding.
+
+    Args:
+        arms: rows as of `bundled_arms`, of one kind.
+
+    Returns:
+        one row a base (``parameters``, ``pretrain_steps``, ``seed``), a column a thing compared with; NaN where it was not run.
+
+    Example:
+        >>> arms = bundled_arms()
+        >>> bool(arm_differences(arms[arms["piece"] == "acquisition"])["base's best decoding"].mean() > 0)
+        True
+    """
+    keyed = arms.set_index(["parameters", "pretrain_steps", "seed", "arm"])
+    sampled = keyed["sampled"].unstack("arm")
+    others = {"base's best decoding": keyed["best_decoding"].unstack("arm")["base"]}
+    others |= {label: sampled[arm] for arm, label in _CONTROLS.items() if arm in sampled}
+    return (-sampled.drop(columns=sampled.columns).assign(**others)).add(sampled["grpo"], axis=0)
 
 
 def _folder():

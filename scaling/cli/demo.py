@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from scaling.bundled import KINDS
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
 
 
 @click.command()
 @click.option(
     "--out", default="report", show_default=True, type=click.Path(path_type=Path), help="Folder of the report."
 )
-@click.option(
-    "--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="Which half of the study."
-)
+@click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="Which half of the study.")
 @click.option("--draws", default=200, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 def demo(out: Path, kind: str, draws: int, seed: int) -> None:
@@ -33,7 +26,7 @@ def demo(out: Path, kind: str, draws: int, seed: int) -> None:
     rl-scaling demo --out report/
     open report/index.html
     """  # noqa: D301 - click reads the backspace
-    from scaling.bundled import bundled_arms, bundled_runs
+    from scaling.bundled import arm_differences, bundled_arms, bundled_runs
     from scaling.metrics import mean_interval
     from scaling.report import write
 
@@ -57,27 +50,12 @@ def demo(out: Path, kind: str, draws: int, seed: int) -> None:
     click.echo("\nheld-out accuracy, sampled at T=1, mean over seeds; every arm spends the FLOPs of its GRPO run\n")
     click.echo(wide.round(3).rename_axis(columns=None).to_string(na_rep="not run"))
     click.echo("\nGRPO less each, paired by base, mean and 90 % interval (Student's t over bases)")
-    for name, values in _differences(arms).items():
+    for name, differences in arm_differences(arms).items():
+        values = differences.dropna()
         low, high = mean_interval(values)
-        click.echo(f"  {name:<28}{values.mean():+.3f}  [{low:+.3f}, {high:+.3f}]  {values.size} bases")
+        click.echo(f"  {name!s:<28}{values.mean():+.3f}  [{low:+.3f}, {high:+.3f}]  {values.size} bases")
     click.echo(
         f"\nThis is the bundled study, computed beforehand (docs/results/ladder.md); 'make demo' trains on this machine.\n"
         f"It shows how the ledger, the intervals and the controls work, and nothing about the asymptotes of large models.\n"
         f"report: {path}   ({time.monotonic() - began:.0f} s)"
     )
-
-
-def _differences(arms: pd.DataFrame) -> dict[str, np.ndarray]:
-    """GRPO's sampled accuracy less that of each arm from the same base, and less the base's best decoding."""
-    keyed = arms.set_index(["key", "arm"])
-    sampled, best = keyed["sampled"].unstack("arm"), keyed["best_decoding"].unstack("arm")["base"]
-    others = {"best decoding of its base": best} | {
-        label: sampled[arm]
-        for label, arm in (
-            ("continued pretraining", "continued"),
-            ("rejection SFT", "rejection"),
-            ("random reward", "random_reward"),
-        )
-        if arm in sampled
-    }
-    return {label: (sampled["grpo"] - other).dropna().to_numpy() for label, other in others.items()}
