@@ -34,7 +34,10 @@ def read_exports(paths: Iterable[Path], mapping: TrainerMapping | None) -> list[
     metrics: dict[str, dict[str, None]] = {}
     skipped: list[Skipped] = []
     for path in paths:
-        _read_one(path, runs, files, metrics, skipped)
+        try:
+            _read_one(path, runs, files, metrics, skipped)
+        except csv.Error as error:
+            raise ForeignLogError(f"{path} must be a CSV export of W&B: {error}") from error
     out = []
     for name, rows in runs.items():
         run = RawRun(
@@ -66,19 +69,6 @@ def _read_one(
     head(path)
     if looks_binary(path):
         raise ForeignLogError(f"{path} must be a CSV export of W&B, it is binary")
-    try:
-        _read_cells(path, runs, files, metrics, skipped)
-    except csv.Error as error:
-        raise ForeignLogError(f"{path} must be a CSV export of W&B: {error}") from error
-
-
-def _read_cells(
-    path: Path,
-    runs: dict[str, dict[int, dict[str, float]]],
-    files: dict[str, list[str]],
-    metrics: dict[str, dict[str, None]],
-    skipped: list[Skipped],
-) -> None:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as f:
         reader = csv.reader(f, strict=True)
         names = next(reader, [])

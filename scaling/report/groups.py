@@ -86,10 +86,12 @@ def group_runs(table: RunTable) -> list[Group]:
     names = recipe_names(table)
     runs = table.runs
     keyed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    budgets = _budgets(runs["pretraining_flops"])
-    for row, flops in zip(runs.to_dict("records"), budgets):
-        key = (str(row["model"] or row["name"]), flops, str(row["recipe_hash"]))
-        keyed.setdefault(key, []).append(row)
+    of_model: dict[str, list[dict[str, Any]]] = {}
+    for row in runs.to_dict("records"):
+        of_model.setdefault(str(row["model"] or row["name"]), []).append(row)
+    for model, rows in of_model.items():  # each model by itself: another's budgets may lie in between
+        for row, flops in zip(rows, _budgets(row["pretraining_flops"] for row in rows)):
+            keyed.setdefault((model, flops, str(row["recipe_hash"])), []).append(row)
     sizes = {key[0]: len({k[1] for k in keyed if k[0] == key[0]}) for key in keyed}
     recipes = {key[2] for key in keyed}
     out, used = [], set()

@@ -64,3 +64,11 @@ def test_demo_command_writes_a_report_without_torch(tmp_path: Path):
     assert "nothing about the asymptotes of large models" in done.stdout and "make demo" in done.stdout
     page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
     assert "Bundled ladder study" in page and "pretraining FLOPs" in page
+
+
+def test_seeds_of_one_pretraining_budget_are_one_group_of_a_report():
+    """Their texts differ, so their token counts and FLOPs do too, by a few in ten thousand."""
+    from scaling.report.groups import group_runs
+
+    groups = group_runs(bundled_runs("acquisition"))
+    assert len(groups) == 15 and {len(group.run_ids) for group in groups} == {3}
