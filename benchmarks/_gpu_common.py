@@ -44,7 +44,12 @@ def scratch(hidden: int, layers: int) -> list[str]:
 
 
 class Results:
-    """Cells in the order they finish, written whole to one JSON file after each."""
+    """Cells in the order they finish, written whole to one JSON file after each.
+
+    Attributes:
+        before: what an earlier call left in the file, empty if it was of another benchmark or device.
+        cells: of this call, and those of the earlier one that `keep` took over.
+    """
 
     def __init__(self, path: Path, benchmark: str, device: str, **facts: Any) -> None:
         self.path, self.cells = path, []
@@ -53,6 +58,13 @@ class Results:
         }  # fmt: skip
         self.lock = threading.Lock()
         self.start = time.monotonic()
+        old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        same = all(old.get(k) == self.body[k] for k in ("benchmark", "device")) and old.get("tiny") == facts.get("tiny")
+        self.before: dict[str, Any] = old if same else {}
+
+    def keep(self, cells: Sequence[dict[str, Any]]) -> None:
+        """Take over cells of the earlier call."""
+        self.cells.extend(cells)
 
     def add(self, cell: dict[str, Any]) -> None:
         with self.lock:

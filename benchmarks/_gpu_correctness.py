@@ -71,6 +71,8 @@ def _compute_loss(self, model, inputs):
     return loss(self, model, inputs)
 GRPOTrainer._compute_loss = _compute_loss
 """
+FLOPS, PHASES = "FLOPs against torch's counter", "phase seconds add up to the wall"
+MEMORY, RESUME = "out of memory", "kill -9 and resume"
 FLOP_CASES = {
     "on-policy": [],
     "old log-probabilities": ["grpo.updates_per_rollout=2"],
@@ -79,34 +81,54 @@ FLOP_CASES = {
 }
 
 
-def check(*, device: str, tiny: bool, out: Path, jobs: int, only: Sequence[str]) -> bool:
-    """Run all checks, ``jobs`` at a time; true if all hold."""
+def check(*, device: str, tiny: bool, out: Path, jobs: int, only: Sequence[str], seconds: float) -> bool:
+    """Run all checks, ``jobs`` at a time, none begun after ``seconds``; what held in an earlier call is not done again.
+
+    In the order in which they are worth having: FLOPs, clocks, memory, kill and resume.
+    """
     results = Results(out, "correctness", device, tiny=tiny)
+    results.keep([c for c in results.before.get("cells", []) if c["holds"]])
+    have, deadline = {(c["check"], c["case"]) for c in results.cells}, time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as tmp:
         runs = Runs(Path(tmp), device, tiny)
         todo: list[Callable[[], Any]] = []
         dtypes = ("float32", "bfloat16")
-        if "resume" in only:
-            todo += [
-                lambda d=d, m=m: results.add(resume(runs, d, deterministic=m)) for d in dtypes for m in (False, True)
-            ]
-        if "memory" in only:
-            todo += [lambda: results.add(memory(runs, "training"))]
-            todo += [lambda: results.add(memory(runs, "generation"))] if device == "cuda" else []
+
+        def add(name: str, case: str, job: Callable[[], dict[str, Any]]) -> None:
+            if (name, case) not in have:
+                todo.append(lambda: results.add(job()))
+
         if "flops" in only:
-            todo.append(lambda: flops(runs, results, dtypes))
+            cases = [
+                f"{case}, {dtype}" for dtype in dtypes for case in FLOP_CASES if (FLOPS, f"{case}, {dtype}") not in have
+            ]
+            todo += [lambda: flops(runs, results, cases)] if cases else []
         if "phases" in only:
-            todo += [lambda d=d: results.add(phases(runs, d)) for d in dtypes]
+            for d in dtypes:
+                add(PHASES, d, lambda d=d: phases(runs, d))
+        if "memory" in only:
+            for place in ("training", "generation") if device == "cuda" else ("training",):
+                add(MEMORY, place, lambda place=place: memory(runs, place))
+        if "resume" in only:
+            for m, d in ((True, "bfloat16"), (False, "float32"), (False, "bfloat16"), (True, "float32")):
+                add(
+                    RESUME,
+                    f"{d}{', deterministic algorithms' if m else ''}",
+                    lambda d=d, m=m: resume(runs, d, deterministic=m),
+                )
         with ThreadPoolExecutor(jobs) as pool:
-            for done in as_completed([pool.submit(guarded, job, results) for job in todo]):
+            for done in as_completed([pool.submit(guarded, job, results, deadline) for job in todo]):
                 done.result()
     rows = sorted(results.cells, key=lambda c: c["check"])
     print("\n" + table(rows, ["check", "case", "holds", "shows"]))
     return all(row["holds"] for row in rows)
 
 
-def guarded(job: Callable[[], Any], results: Results) -> None:
-    """A check that cannot even run is a failed check."""
+def guarded(job: Callable[[], Any], results: Results, deadline: float) -> None:
+    """A check that cannot even run is a failed check; one that time does not allow is left to the next call."""
+    if time.monotonic() > deadline:
+        print("out of time before a check", flush=True)
+        return
     try:
         job()
     except Exception as error:
@@ -174,16 +196,15 @@ def phases(runs: Runs, dtype: str) -> dict[str, Any]:
     exact = abs(total / wall - 1) < 0.01 and kept and seen["queue_empty"] == seen["readings"]
     shows = ", ".join(f"{phase} {value:.3f}" for phase, value in sorted(seconds.items()))
     return {
-        "check": "phase seconds add up to the wall", "case": dtype, "holds": exact,
+        "check": PHASES, "case": dtype, "holds": exact,
         "shows": f"{total:.3f} of {wall:.3f} s ({total / wall - 1:+.2%}): {shows}; queue empty at {seen['queue_empty']} of "
         f"{seen['readings']} readings of the clock",
         "seconds": seconds, "wall": wall, "accelerator": json.loads((config.run_dir / "run.json").read_text())["accelerator"],
     }  # fmt: skip
 
 
-def flops(runs: Runs, results: Results, dtypes: Sequence[str]) -> None:
+def flops(runs: Runs, results: Results, cases: Sequence[str]) -> None:
     """Hardware FLOPs against torch's counter, all cases in one process."""
-    cases = [(case, dtype) for dtype in dtypes for case in FLOP_CASES]
     command = [
         sys.executable,
         str(Path(__file__).with_name("gpu.py")),
@@ -192,31 +213,31 @@ def flops(runs: Runs, results: Results, dtypes: Sequence[str]) -> None:
         runs.device,
         "--folder",
         str(runs.folder),
+        "--cells",
+        json.dumps(cases),
     ]
     command += ["--tiny"] if runs.tiny else []
-    left = [f"{case}, {dtype}" for case, dtype in cases]
+    left = list(cases)
     for cell in stream(command, environment(runs.device), patience=150):
         if cell is None or "stderr" in cell:
             reason = "no answer" if cell is None else last_line(cell["stderr"])
             for case in left:
-                results.add({"check": "FLOPs against torch's counter", "case": case, "holds": False, "shows": reason})
+                results.add({"check": FLOPS, "case": case, "holds": False, "shows": reason})
             return
         left.remove(cell["case"])
         results.add(cell)
 
 
-def flops_worker(*, folder: Path, device: str, tiny: bool) -> None:
+def flops_worker(*, folder: Path, device: str, tiny: bool, cases: Sequence[str]) -> None:
     """Print one result a case."""
     from _gpu_flops import counted_and_measured
 
     runs = Runs(folder, device, tiny)
     for dtype in ("float32", "bfloat16"):
         for case, overrides in FLOP_CASES.items():
-            cell: dict[str, Any] = {
-                "check": "FLOPs against torch's counter",
-                "case": f"{case}, {dtype}",
-                "holds": False,
-            }
+            if f"{case}, {dtype}" not in cases:
+                continue
+            cell: dict[str, Any] = {"check": FLOPS, "case": f"{case}, {dtype}", "holds": False}
             try:
                 config = compose(runs.settings("flops", f"grpo.dtype={dtype}", *overrides, "budget.steps=2"))
                 ours, torchs = counted_and_measured(config, folder / "flops" / f"{time.monotonic_ns()}")
@@ -255,7 +276,7 @@ def resume(runs: Runs, dtype: str, *, deterministic: bool) -> dict[str, Any]:
     causes = [s.get("cause") for s in record.segments]
     words = [f"equal ({f:g})" if e else f"largest difference {f:.2e}" for e, f in zip(equal, far, strict=True)]
     return {
-        "check": "kill -9 and resume", "case": f"{dtype}{', deterministic algorithms' if deterministic else ''}",
+        "check": RESUME, "case": f"{dtype}{', deterministic algorithms' if deterministic else ''}",
         # what two unbroken runs do not share, a resumed one need not share either
         "holds": causes == ["interrupted", "finished"] and (equal[1] or (not equal[0] and far[1] <= 10 * far[0])),
         "shows": f"resumed against unbroken: {words[1]}; unbroken against unbroken: {words[0]}"
@@ -292,7 +313,7 @@ def memory(runs: Runs, place: str) -> dict[str, Any]:
     line = lines[0] if lines else last_line(failed.stderr)
     one_line = failed.returncode == 1 and len(lines) == 1 and "estimated" in line and "Traceback" not in failed.stderr
     cell: dict[str, Any] = {
-        "check": "out of memory", "case": place, "holds": one_line and f"out of memory in {place}" in line, "shows": line,
+        "check": MEMORY, "case": place, "holds": one_line and f"out of memory in {place}" in line, "shows": line,
         "estimated_bytes": need.peak, "measured_peak_bytes": whole["peak_bytes"], "allowed_bytes": room,
     }  # fmt: skip
     tried = []

@@ -21,15 +21,16 @@ from _gpu_common import MARK, Results, compose, environment, last_line, scratch,
 SIZES = {"0.2M": (64, 3), "5M": (256, 5), "30M": (512, 7)}
 ROLLOUTS = (256, 2048)
 # in the order in which they are worth knowing if time runs out
-VARIANTS = ("plain", "continuous batching", "plain, float32", "static cache, compiled", "static cache")
+VARIANTS = ("plain", "continuous batching", "plain, float32", "static cache", "static cache, compiled")
 WARM, TIMED = 2, 3
-PATIENCE = 75.0  # seconds without an answer [s]: compilation takes tens of them
 COLUMNS = ["size", "parameters", "rollouts", "variant", "s/step", "generation", "scoring", "training", "idle", "tokens/s",
            "generation util", "training util", "peak GiB", "outcome"]  # fmt: skip
 
 
-def measure(*, device: str, tiny: bool, out: Path, seconds: float, variants: Sequence[str] | None) -> bool:
-    """All cells within ``seconds``; true if any was measured."""
+def measure(
+    *, device: str, tiny: bool, out: Path, seconds: float, patience: float, variants: Sequence[str] | None
+) -> bool:
+    """All cells within ``seconds``, each within ``patience``; true if any was measured. Cells of an earlier call stay."""
     sizes = {"tiny": (16, 2), "small": (32, 2)} if tiny else SIZES
     rollouts = (16, 32) if tiny else ROLLOUTS
     chosen = [v for v in VARIANTS if variants is None or v in variants]
@@ -38,6 +39,9 @@ def measure(*, device: str, tiny: bool, out: Path, seconds: float, variants: Seq
         {"size": s, "shape": sizes[s], "rollouts": r, "variant": v} for v in chosen for r in rollouts for s in sizes
     ]
     results = Results(out, "speed", device, tiny=tiny, warm_up_steps=WARM, timed_steps=TIMED)
+    results.keep([c for c in results.before.get("cells", []) if c.get("outcome") == "measured"])
+    have = {(c["size"], c["rollouts"], c["variant"]) for c in results.cells}
+    cells = [c for c in cells if (c["size"], c["rollouts"], c["variant"]) not in have]
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as tmp:
         while cells and time.monotonic() < deadline:
@@ -52,13 +56,14 @@ def measure(*, device: str, tiny: bool, out: Path, seconds: float, variants: Seq
             ]
             command += ["--cells", json.dumps(cells), *(["--tiny"] if tiny else [])]
             ended = False
-            for answer in stream(command, environment(device), patience=PATIENCE):
+            allowed = max(1.0, min(patience, deadline - time.monotonic()))
+            for answer in stream(command, environment(device), patience=allowed):
                 if answer is not None and "rates" in answer:
                     results.body.setdefault("matrix_product_rates", answer["rates"])
                     results.write()
                     print(f"matrix products: {answer['rates']}", flush=True)
                 elif answer is None or "stderr" in answer:
-                    why = f"no answer in {PATIENCE:g} s" if answer is None else f"died: {last_line(answer['stderr'])}"
+                    why = f"no answer in {allowed:.0f} s" if answer is None else f"died: {last_line(answer['stderr'])}"
                     if not cells:
                         break
                     results.add({**cells.pop(0), "outcome": why})

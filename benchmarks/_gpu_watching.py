@@ -1,17 +1,22 @@
-"""What watching costs on the device: `benchmarks/metering.py`, wall time after the device has finished each step."""
+"""What watching costs on the device: pairs of `benchmarks/metering.py`, wall time after the device has finished each step.
+
+One process makes pair after pair, TRL alone and TRL watched in turns step by step, and prints each as it ends: start-up is paid
+once. Every finished pair is in the result file at once; the same command goes on from the pairs that are there.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from _gpu_common import Results, environment, last_line, scratch, table
+from _gpu_common import MARK, Results, compose, environment, last_line, scratch, stream, table
 
 SIZES = {"21M": (512, 5)}
+PATIENCE = 120.0  # seconds for one pair [s]
 COLUMNS = [
     "size",
     "pairs",
@@ -22,47 +27,72 @@ COLUMNS = [
     "s at the end",
     "outcome",
 ]
+# one heap that keeps its pages, as in benchmarks/metering.py
+HEAP = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 
 
-def watch(*, device: str, tiny: bool, out: Path, pairs: int | None, steps: int | None) -> bool:
-    """Pairs of runs at each size; true if all ran."""
+def watch(*, device: str, tiny: bool, out: Path, pairs: int | None, steps: int | None, seconds: float) -> bool:
+    """Pairs of runs at each size until there are enough or ``seconds`` are over; true if any was measured."""
     sizes = {"tiny": (16, 2)} if tiny else SIZES
-    pairs, steps = pairs or (2 if tiny else 4), steps or (8 if tiny else 50)
-    results = Results(out, "watching", device, tiny=tiny, pairs=pairs, steps=steps, detail={})
+    pairs, steps = pairs or (3 if tiny else 20), steps or (8 if tiny else 24)
+    results = Results(out, "watching", device, tiny=tiny, steps=steps, detail={})
+    results.body["detail"] = results.before.get("detail", {})
+    deadline = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
     for size, shape in sizes.items():
-        model, *overrides = scratch(*shape)
-        # 512 rollouts a step, 50 tokens each; the base only has to exist
-        overrides += ["task=chain" if tiny else "task=chain_acquisition", "grpo.group_size=8", f"grpo.prompts_per_step={4 if tiny else 64}",
-                      "pretrain.steps=20", "pretrain.batch=64", "pretrain.learning_rate=1e-3", "grpo.learning_rate=1e-5"]  # fmt: skip
+        done: list[dict[str, Any]] = results.body["detail"].setdefault(size, [])
+        outcome = "measured"
         with tempfile.TemporaryDirectory() as tmp:
-            detail = Path(tmp) / "pairs.json"
-            command = [sys.executable, str(Path(__file__).with_name("metering.py")), "--device", device, "--pairs", str(pairs),
-                       "--steps", str(steps), "--model", model.removeprefix("model="), "--out", str(detail)]  # fmt: skip
-            command += [x for override in overrides for x in ("--override", override)]
-            child = subprocess.Popen(
-                command, env=environment(device), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            ended = False
-            while not ended:  # keep what is finished: the pairs so far
-                try:
-                    said, errors = child.communicate(timeout=2)
-                    ended = True
-                except subprocess.TimeoutExpired:
-                    said, errors = "", ""
-                try:
-                    results.body["detail"][size] = json.loads(detail.read_text(encoding="utf-8"))["pairs"]
-                    results.write()
-                except (FileNotFoundError, json.JSONDecodeError):  # none yet, or one is being written
-                    continue
-        outcome = "measured" if child.returncode == 0 else f"failed: {last_line(errors or said)}"
-        row = {"size": size, **summary(results.body["detail"].get(size, [])), "outcome": outcome}
+            order = {"shape": shape, "steps": steps, "first": len(done), "pairs": pairs, "tiny": tiny}
+            command = [sys.executable, str(Path(__file__).with_name("gpu.py")), "watching-worker", "--device", device,
+                       "--folder", tmp, "--cells", json.dumps(order)]  # fmt: skip
+            left = max(1.0, deadline - time.monotonic())
+            for answer in stream(
+                command, environment(device, WANDB_SILENT="true", **HEAP), patience=min(PATIENCE, left)
+            ):
+                if answer is None or "stderr" in answer:
+                    outcome = "stopped in a pair" if answer is None else f"failed: {last_line(answer['stderr'])}"
+                    break
+                done.append(answer)
+                results.write()
+                print(f"pair {len(done)}: {json.dumps(summary([answer]))}", flush=True)
+                if time.monotonic() > deadline:
+                    outcome = f"{seconds:g} s were over"
+                    break
+        row = {
+            "size": size,
+            **summary(done),
+            "outcome": outcome if not done or outcome.startswith("failed") else "measured",
+        }
         results.add(row)
         rows.append(row)
     print(
         f"\nOverhead of each step; ending the mirror comes once a run and is stated beside it.\n\n{table(rows, COLUMNS)}"
     )
     return all(row["outcome"] == "measured" for row in rows)
+
+
+def worker(*, device: str, folder: Path, order: dict[str, Any]) -> None:
+    """Pair after pair in this process, each printed."""
+    import gc
+
+    import torch
+    from metering import pair
+
+    # 512 rollouts a step, some 20 tokens each; the base only has to exist
+    overrides = [
+        *scratch(*order["shape"]), "task=chain" if order["tiny"] else "task=chain_acquisition", "grpo.group_size=8",
+        f"grpo.prompts_per_step={4 if order['tiny'] else 64}", "pretrain.steps=20", "pretrain.batch=64", "pretrain.learning_rate=1e-3",
+        "grpo.learning_rate=1e-5", "grpo.training_prompts=8192", f"budget.steps={order['steps'] + 1}",
+        f"runs_dir={folder}", f"bases_dir={folder}/bases",
+    ]  # fmt: skip
+    config = compose(overrides)
+    for i in range(order["first"], order["pairs"]):
+        result = pair(config, folder / f"pair{i}", device=device, swap=bool(i % 2))
+        print(MARK + json.dumps(result), flush=True)
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.empty_cache()
 
 
 def summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,13 +3,16 @@
     python benchmarks/ladder.py run --plan cpu --work runs/ladder --workers 2 --seconds 450   # again and again until done
     python benchmarks/ladder.py status --plan cpu --work runs/ladder
     python benchmarks/ladder.py collect --plan cpu --work runs/ladder --out scaling/data/ladder
+    python benchmarks/ladder.py forecast --data docs/results/gpu_ladder --out docs/results/gpu_ladder/forecast.json
 
 A job is one base (kind, model, pretraining budget, seed) and everything that starts from it: GRPO, GRPO with a random reward,
 continued pretraining and SFT on the base's own verified samples, each with the FLOPs that GRPO took (sampling included).
 GRPO runs go through `sweeps.train` and leave its records; every arm ends with a line in WORK/arms.jsonl. Jobs come in the
-order of the plan's pieces, seed by seed, so that a study cut short is balanced. A job that has its lines is skipped.
+order of the plan's pieces, seed by seed, so that a study cut short is balanced. A job that has its lines is skipped, as is
+one that another `run` on the same WORK is at: one `run` a GPU (``--gpu``) may share a folder.
 
 `collect` packs the records of all runs and the lines of all arms into three parquet tables and one CSV; `page` writes them up.
+`forecast` writes what the collected curves say about ten times their compute, before the runs of the piece `beyond` are made.
 """
 
 from __future__ import annotations
@@ -21,89 +24,20 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from _ladder_plans import BEYOND, PLANS, Job
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-ARMS = ("grpo", "random_reward", "continued", "rejection")
 NAMES = {"t1": "sampled", "greedy": "greedy", "forced": "forced_trace", "maj16": "maj@16", "pass16": "pass@16",
          "length": "completion_length", "best": "best_decoding"}  # fmt: skip
 RATE_FACTORS = {"continued": (1.0, 4.0), "rejection": (4.0,)}  # of GRPO's rate; the better one counts
-
-
-@dataclass(frozen=True)
-class Job:
-    """One base and its arms."""
-
-    piece: str
-    task: str
-    model: str
-    pretrain_steps: int
-    seed: int
-    rl_steps: int
-    arms: tuple[str, ...] = ARMS
-    batch: int = 128
-    group_size: int = 8
-    prompts: int = 32
-    slip_rate: float | None = None
-    recipe: str = "dapo"
-    eval_every: int = 15
-
-    @property
-    def key(self) -> str:
-        """Name of the job, unique in a plan."""
-        slip = "" if self.slip_rate is None else f"-slip{self.slip_rate:g}"
-        recipe = "" if self.recipe == "dapo" else f"-{self.recipe}"
-        return f"{self.task}{slip}-{self.model}-d{self.pretrain_steps}{recipe}-s{self.seed}"
-
-
-WIDTHS = ("scratch_16", "scratch_24", "scratch_32", "scratch_48", "scratch_64")
-
-
-def cpu_plan() -> Iterator[Job]:
-    """Five widths x three pretraining budgets x three seeds, in both kinds; the slip rate as a factor at one width."""
-    for seed in range(3):
-        for steps in (300, 150, 600):
-            for model in WIDTHS:
-                yield Job("acquisition", "chain", model, steps, seed, 150)
-    for seed in range(3):
-        for steps in (300, 150, 600):
-            for model in WIDTHS:
-                yield Job("elicitation", "chain_elicitation", model, steps, seed, 90, eval_every=10)
-    for seed in range(3):
-        for slip in (0.0, 0.3):
-            yield Job(
-                "slips", "chain_elicitation", "scratch_48", 300, seed, 90, ("grpo",), slip_rate=slip, eval_every=10
-            )
-
-
-def gpu_plan() -> Iterator[Job]:
-    """Chains of up to twelve operands, 12,167 answers: one size at four pretraining budgets, then a larger size at one."""
-    common = {"batch": 512, "group_size": 16, "eval_every": 40, "arms": ("grpo", "continued", "rejection")}
-    for seed in range(3):
-        for steps in (200, 300, 450, 675):
-            yield Job("budgets", "chain_acquisition", "scratch_96x3", steps, seed, 400, **common)
-    for seed in range(3):
-        yield Job("sizes", "chain_acquisition", "scratch_128x3", 300, seed, 400, **common)
-
-
-RECIPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "sapo", "scalerl")
-
-
-def recipes_plan() -> Iterator[Job]:
-    """Every recipe from the same three bases: does each learn?"""
-    for seed in range(3):
-        for recipe in RECIPES:
-            yield Job("recipes", "chain", "scratch_48", 300, seed, 150, ("grpo",), recipe=recipe)
-
-
-PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "recipes": recipes_plan}
 
 
 def overrides(job: Job, work: Path) -> list[str]:
@@ -114,9 +48,19 @@ def overrides(job: Job, work: Path) -> list[str]:
         f"pretrain.batch={job.batch}", f"budget.steps={job.rl_steps}", f"grpo.training_prompts={job.rl_steps * job.prompts}",
         f"grpo.prompts_per_step={job.prompts}", f"grpo.group_size={job.group_size}", "grpo.dtype=float32", "eval.max_share=0.5",
         f"eval.every={job.eval_every}", "+eval.benchmarks.held_out={k: 2, greedy: false}", "eval.batch=4096",
-        f"checkpoint.every={job.rl_steps}", "tracking.mode=disabled", "cluster.shared=true",
+        f"checkpoint.every={min(job.rl_steps, 200)}", "tracking.mode=disabled", "cluster.shared=true",
         *([] if job.slip_rate is None else [f"task.slip_rate={job.slip_rate}"]),
     ]  # fmt: skip
+
+
+def configured(job: Job, work: Path, *more: str) -> Any:
+    """The configuration of a job's run; its rate is the model's own times the job's factor."""
+    from sweeps.config import composed
+
+    config = composed([*overrides(job, work), *more])
+    if job.rate_factor == 1:
+        return config
+    return composed([*overrides(job, work), *more, f"grpo.learning_rate={job.rate_factor * config.grpo.learning_rate}"])
 
 
 def measure(path: str | Path, config: Any, task: Any) -> dict[str, float]:
@@ -133,7 +77,19 @@ def measure(path: str | Path, config: Any, task: Any) -> dict[str, float]:
 
 
 def do(job: Job, work: Path) -> str:
-    """All arms of one job that have no line yet."""
+    """All arms of one job that have no line yet; another process may be at it, then nothing."""
+    from filelock import FileLock, Timeout
+
+    (work / "locks").mkdir(exist_ok=True)
+    try:
+        with FileLock(work / "locks" / job.key, timeout=0):
+            _do(job, work)
+    except Timeout:
+        return "left to another process"
+    return "done"
+
+
+def _do(job: Job, work: Path) -> None:
     import logging
     import warnings
 
@@ -141,8 +97,8 @@ def do(job: Job, work: Path) -> str:
     import transformers
     from admission import rejection_settings
 
+    from scaling.errors import ConfigError
     from scaling.runs import load_runs
-    from sweeps.config import composed
     from sweeps.pretrain import pretrain
     from sweeps.sft import SftConfig, run_sft
     from sweeps.tasks import build
@@ -153,7 +109,7 @@ def do(job: Job, work: Path) -> str:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     done = {row["arm"]: row for row in _lines(work / "arms.jsonl") if row["key"] == job.key}
-    config = composed(overrides(job, work))
+    config = configured(job, work)
     task = build(config.task)
     base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=False)
     common = {
@@ -174,7 +130,7 @@ def do(job: Job, work: Path) -> str:
     for arm, extra in (("grpo", ()), ("random_reward", ("task.reward=random",))):
         if arm not in job.arms or arm in done:
             continue
-        run = composed([*overrides(job, work), *extra])
+        run = configured(job, work, *extra)
         path = train(run)
         flops = float(load_runs(path).steps.eval("generation_flops + scoring_flops + training_flops").sum())
         weights = path / "checkpoints" / f"checkpoint-{job.rl_steps}"
@@ -185,17 +141,22 @@ def do(job: Job, work: Path) -> str:
             continue
         budget = done["grpo"]["flops"]
         width = task.prompt_width + done["base"]["completion_length"]
-        more = rejection_settings(budget, params=base.parameters, tokens=width) if arm == "rejection" else {}
-        tried = []
+        more: dict[str, Any] = (
+            rejection_settings(budget, params=base.parameters, tokens=width) if arm == "rejection" else {}
+        )
+        tried, refused = [], ""
         for factor in RATE_FACTORS[arm]:
             sft = SftConfig(kind=arm, flops=budget, batch=256, learning_rate=factor * config.grpo.learning_rate,
                             seed=job.seed, **more)  # fmt: skip
-            record = run_sft(sft, model_config=config.model, task=task, base=base.path, parent=base.base_hash,
-                             directory=work / "bases", progress=False)  # fmt: skip
+            try:
+                record = run_sft(sft, model_config=config.model, task=task, base=base.path, parent=base.base_hash,
+                                 directory=work / "bases", progress=False)  # fmt: skip
+            except ConfigError as error:  # a base that solves nothing leaves no text to train on
+                refused = str(error)
+                continue
             tried.append({"flops": record.flops, "rate": sft.learning_rate, **measure(record.path, config, task)})
             shutil.rmtree(record.path)
-        line(arm, **max(tried, key=lambda row: row["sampled"]))
-    return job.key
+        line(arm, **(max(tried, key=lambda row: row["sampled"]) if tried else {"refused": refused}))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -203,14 +164,17 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
-    work = Path(args.work).absolute()
+    if args.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
+    work = Path(args.work[0]).absolute()
     work.mkdir(parents=True, exist_ok=True)
     have = {(row["key"], row["arm"]) for row in _lines(work / "arms.jsonl")}
     every = list(PLANS[args.plan]())[args.start :: args.stride]
     jobs = [
         j for j in every if re.search(args.only, f"{j.piece}:{j.key}") and not all((j.key, a) in have for a in j.arms)
     ]
-    deadline, waiting = time.monotonic() + args.seconds, iter(jobs)
+    began = time.monotonic()
+    deadline, waiting = began + args.seconds, iter(jobs)
     left = len(jobs)
     print(f"{len(every) - left} of {len(every)} jobs done, {left} to do", flush=True)
     with (
@@ -223,7 +187,8 @@ def run(args: argparse.Namespace) -> None:
             job = pending.pop(future)
             error = future.exception()
             bar.update()
-            tqdm.write(f"{job.key}: {'done' if error is None else f'failed: {type(error).__name__}: {error}'}")
+            said = f"failed: {type(error).__name__}: {error}" if error is not None else future.result()
+            tqdm.write(f"{time.monotonic() - began:5.0f} s {job.key}: {said}")
             following = next(waiting, None) if time.monotonic() < deadline else None
             if following is not None:
                 pending[pool.submit(do, following, work)] = following
@@ -231,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
 
 def status(args: argparse.Namespace) -> None:
     """How many arms of each piece have their line."""
-    have = {(row["key"], row["arm"]) for row in _lines(Path(args.work) / "arms.jsonl")}
+    have = {(row["key"], row["arm"]) for work in args.work for row in _lines(Path(work) / "arms.jsonl")}
     pieces: dict[str, list[int]] = {}
     for job in PLANS[args.plan]():
         counts = pieces.setdefault(job.piece, [0, 0])
@@ -242,17 +207,35 @@ def status(args: argparse.Namespace) -> None:
 
 
 def collect(args: argparse.Namespace) -> None:
-    """Records of all finished runs and lines of all arms, as small files."""
+    """Records of all finished runs and lines of all arms, as small files; of several WORK the earlier one counts."""
     import pandas as pd
 
+    from scaling import RunTable
     from scaling.runs import load_runs
 
-    work, out = Path(args.work), Path(args.out)
+    out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    table = load_runs(work / "runs")
-    rows = [row for row in _lines(work / "arms.jsonl") if row.get("run_id")]
-    finished = {row["run_id"]: "random" if row["arm"] == "random_reward" else "correct" for row in rows}
-    table = table.select(finished)
+    keys, rows, finished, parts = {job.key for job in PLANS[args.plan]()}, {}, {}, []
+    for work in map(Path, args.work):
+        fresh = {(r["key"], r["arm"]): r for r in _lines(work / "arms.jsonl") if r["key"] in keys}
+        fresh = {k: r for k, r in fresh.items() if k not in rows}
+        rows |= fresh
+        mine = {
+            r["run_id"]: "random" if r["arm"] == "random_reward" else "correct"
+            for r in fresh.values()
+            if r.get("run_id")
+        }
+        if not (work / "runs").is_dir():
+            continue
+        loaded = load_runs(work / "runs")
+        # a run far beyond says something at whatever step it was stopped
+        far = loaded.runs.loc[(loaded.runs["sweep"] == "beyond") & loaded.runs["name"].isin(keys), "run_id"]
+        mine = {run: reward for run, reward in {**dict.fromkeys(far, "correct"), **mine}.items() if run not in finished}
+        finished |= mine
+        parts.append(loaded.select(mine))
+    table = RunTable(
+        **{name: pd.concat([getattr(t, name) for t in parts], ignore_index=True) for name in ("runs", "steps", "evals")}
+    )
     recipes = {row["path"]: _recipe(Path(row["path"])) for row in table.runs.to_dict("records")}
     runs = table.runs.assign(
         reward=table.runs["run_id"].map(finished), recipe_hash=table.runs["path"].map(recipes), path=""
@@ -263,7 +246,7 @@ def collect(args: argparse.Namespace) -> None:
     tables = {"runs": runs, "steps": steps.astype(dict.fromkeys(metrics, "float32")), "evals": table.evals}
     for name, frame in tables.items():
         frame.to_parquet(out / f"{name}.parquet", compression="zstd", compression_level=19, index=False)
-    arms = pd.DataFrame(_lines(work / "arms.jsonl")).drop_duplicates(["key", "arm"], keep="last")
+    arms = pd.DataFrame(list(rows.values()))
     arms.sort_values(["piece", "key", "arm"]).to_csv(out / "arms.csv", index=False, float_format="%.6g")
     print(
         f"{len(table.runs)} runs, {len(arms)} arms -> {out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB"
@@ -278,6 +261,15 @@ def _recipe(path: Path) -> str:
     return resolve(read_run(path).config).recipe_hash
 
 
+def forecast(args: argparse.Namespace) -> None:
+    """What the collected curves of the bases in `beyond` say about ten times their compute; commit it before those runs."""
+    from _ladder_beyond import forecasts
+
+    names = [f"chain_acquisition-scratch_96x3-d{steps}-s{seed}" for steps, seed in BEYOND]
+    args.out.write_text(json.dumps(forecasts(args.data, names), indent=1) + "\n", encoding="utf-8")
+    print(args.out)
+
+
 def write_page(args: argparse.Namespace) -> None:
     """The page of a collected study, with its figures."""
     from _ladder_page import page
@@ -286,6 +278,7 @@ def write_page(args: argparse.Namespace) -> None:
         "cpu": "A ladder of small models, with controls",
         "gpu": "A ladder on a GPU: longer chains",
         "recipes": "Does each recipe learn?",
+        "trial": "A trial of the ladder",
     }
     out = Path(args.out)
     notes = Path(args.notes).read_text() if args.notes else ""
@@ -310,11 +303,13 @@ def main() -> None:
         sub = commands.add_parser(name, help=function.__doc__)
         sub.set_defaults(function=function)
         sub.add_argument("--plan", choices=PLANS, default="cpu")
-        sub.add_argument("--work", default="runs/ladder", help="records, bases and arms.jsonl")
+        several = "; several are merged, the first wins" if name in ("collect", "status") else ""
+        sub.add_argument("--work", action="append", help=f"records, bases and arms.jsonl (runs/ladder){several}")
         if name == "run":
             sub.add_argument("--workers", type=int, default=1, help="processes, one thread each")
             sub.add_argument("--seconds", type=float, default=450.0, help="begin no job after so long")
             sub.add_argument("--only", default="", help="only jobs whose piece:key has this pattern")
+            sub.add_argument("--gpu", type=int, help="this GPU alone")
             sub.add_argument("--start", type=int, default=0, help="with --stride: every so many-th job, from this one")
             sub.add_argument("--stride", type=int, default=1, help="to spread a plan over machines")
         if name in ("collect", "page"):
@@ -322,7 +317,13 @@ def main() -> None:
         if name == "page":
             sub.add_argument("--data", required=True, help="folder that `collect` wrote")
             sub.add_argument("--notes", help="Markdown to print below the title")
+    sub = commands.add_parser("forecast", help=forecast.__doc__)
+    sub.set_defaults(function=forecast)
+    sub.add_argument("--data", type=Path, required=True, help="folder that `collect` wrote, of the shorter runs")
+    sub.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if hasattr(args, "work"):
+        args.work = args.work or ["runs/ladder"]
     args.function(args)
 
 

@@ -1,0 +1,110 @@
+"""Which jobs the plans of the ladder study have, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ARMS = ("grpo", "random_reward", "continued", "rejection")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One base and its arms."""
+
+    piece: str
+    task: str
+    model: str
+    pretrain_steps: int
+    seed: int
+    rl_steps: int
+    arms: tuple[str, ...] = ARMS
+    batch: int = 128
+    group_size: int = 8
+    prompts: int = 32
+    slip_rate: float | None = None
+    recipe: str = "dapo"
+    eval_every: int = 15
+    rate_factor: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """Name of the job, unique in a plan."""
+        slip = "" if self.slip_rate is None else f"-slip{self.slip_rate:g}"
+        recipe = "" if self.recipe == "dapo" else f"-{self.recipe}"
+        steps = f"-t{self.rl_steps}" if self.piece == "beyond" else ""
+        rate = "" if self.rate_factor == 1 else f"-lr{self.rate_factor:g}x"
+        return f"{self.task}{slip}-{self.model}-d{self.pretrain_steps}{recipe}{steps}{rate}-s{self.seed}"
+
+
+BEYOND = ((300, 0), (300, 1), (200, 1), (450, 1))  # pretraining steps and seed: slow, fast, dead, near the ceiling
+WIDTHS = ("scratch_16", "scratch_24", "scratch_32", "scratch_48", "scratch_64")
+
+
+def cpu_plan() -> Iterator[Job]:
+    """Five widths x three pretraining budgets x three seeds, in both kinds; the slip rate as a factor at one width."""
+    for seed in range(3):
+        for steps in (300, 150, 600):
+            for model in WIDTHS:
+                yield Job("acquisition", "chain", model, steps, seed, 150)
+    for seed in range(3):
+        for steps in (300, 150, 600):
+            for model in WIDTHS:
+                yield Job("elicitation", "chain_elicitation", model, steps, seed, 90, eval_every=10)
+    for seed in range(3):
+        for slip in (0.0, 0.3):
+            yield Job(
+                "slips", "chain_elicitation", "scratch_48", 300, seed, 90, ("grpo",), slip_rate=slip, eval_every=10
+            )
+
+
+def gpu_plan() -> Iterator[Job]:
+    """Chains of up to twelve operands, 12,167 answers: sizes x pretraining budgets, learning rates, ten times the compute.
+
+    In the order in which pieces are worth having: one size whole, a second and third size, rates, further seeds, a fourth size.
+    """
+    common: dict[str, Any] = {"batch": 512, "group_size": 16, "eval_every": 40}
+    arms = ("grpo", "continued", "rejection")
+
+    def grid(model: str, budgets: Sequence[int], seed: int) -> Iterator[Job]:
+        for steps in budgets:
+            yield Job("grid", "chain_acquisition", model, steps, seed, 400, arms, **common)
+
+    for steps, seed in BEYOND:
+        yield Job("beyond", "chain_acquisition", "scratch_96x3", steps, seed, 2000, ("grpo",), **common)
+    for seed in (2, 0, 1):  # the third seed is the one that an earlier study lacks
+        yield from grid("scratch_96x3", (300, 450, 200, 675), seed)
+    crossed = ("scratch_64x3", "scratch_128x3")
+    for model in crossed:
+        yield from grid(model, (300, 450, 675), 0)
+    for model in crossed:
+        for factor in (0.5, 2.0):
+            yield Job("rates", "chain_acquisition", model, 300, 0, 400, ("grpo",), rate_factor=factor, **common)
+    for seed in (1, 2):
+        for model in crossed:
+            yield from grid(model, (300, 450, 675), seed)
+    for seed in range(3):
+        yield from grid("scratch_48x3", (300, 450, 675), seed)
+
+
+RECIPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "sapo", "scalerl")
+
+
+def recipes_plan() -> Iterator[Job]:
+    """Every recipe from the same three bases: does each learn?"""
+    for seed in range(3):
+        for recipe in RECIPES:
+            yield Job("recipes", "chain", "scratch_48", 300, seed, 150, ("grpo",), recipe=recipe)
+
+
+def trial_plan() -> Iterator[Job]:
+    """A minute of everything: whether the program works."""
+    small: dict[str, Any] = {"batch": 32, "group_size": 8, "prompts": 8, "eval_every": 5}
+    yield Job("beyond", "chain", "scratch_16", 30, 0, 40, ("grpo",), **small)
+    for model in ("scratch_16", "scratch_24"):
+        yield Job("grid", "chain", model, 30, 0, 20, ("grpo", "continued", "rejection"), **small)
+    yield Job("rates", "chain", "scratch_16", 30, 0, 20, ("grpo",), rate_factor=2.0, **small)
+
+
+PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "recipes": recipes_plan, "trial": trial_plan}
