@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import subprocess
 import warnings
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from _ladder_beyond import scored
 
 from scaling import RunTable
 from scaling.backtest import backtest
@@ -30,7 +32,7 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     out = [f"# {title}", "", notes.strip(), "", *(f"    {command}" for command in commands), "",
            f"Page written at commit {commit}, {dt.date.today().isoformat()}. {CANNOT}", ""]  # fmt: skip
-    kinds = [k for k in ("acquisition", "elicitation", "budgets", "sizes") if k in set(arms["piece"])]
+    kinds = [k for k in ("acquisition", "elicitation", "budgets", "grid") if k in set(arms["piece"])]
     if kinds:
         table = RunTable(**{name: pd.read_parquet(data / f"{name}.parquet") for name in ("runs", "steps", "evals")})
     for kind in kinds:
@@ -42,6 +44,11 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
         out += ["", f"![{kind}: held-out accuracy against RL FLOPs](../figures/{name})"]
         out += ["", f"## {kind.capitalize()}: forecasts", "", *_forecasts(chosen)]
         out += ["", f"## {kind.capitalize()}: against pretraining", "", *_against(chosen)]
+    if "rates" in set(arms["piece"]):
+        out += ["", "## Learning rates by size", "", *_rates(arms)]
+    if (data / "forecast.json").is_file() and "beyond" in set(table.runs["sweep"] if kinds else ()):
+        far = table.select(table.runs.loc[table.runs["sweep"] == "beyond", "run_id"])
+        out += ["", "## Ten times the compute", "", *_beyond(json.loads((data / "forecast.json").read_text()), far)]
     if "recipes" in set(arms["piece"]):
         out += ["", "## The recipes", "", *_recipes(arms[arms["piece"] == "recipes"])]
     if "slips" in set(arms["piece"]):
@@ -94,10 +101,13 @@ def _gains(arms: pd.DataFrame) -> list[str]:
 
 def _forecasts(table: RunTable) -> list[str]:
     curves = table.curves(axis="total_flops", by="name")
-    result = backtest(curves, [0.25, 0.5], laws=["ensemble"], draws=300)
+    try:
+        summary = backtest(curves, [0.25, 0.5], laws=["ensemble"], draws=300).summary()
+    except ScalingError as error:
+        summary = f"refused: {error}"
     return [
         "Each run's curve fitted on its first part and scored on the rest; the baselines are `last_value` and `log_linear`.", "",
-        "```", *result.summary().splitlines(), "```",
+        "```", *summary.splitlines(), "```",
     ]  # fmt: skip
 
 
@@ -137,6 +147,49 @@ def _against(table: RunTable) -> list[str]:
         for run in runs:
             by_size.setdefault(run.params, []).append(run.curve)
         block("ln(1 - R) = -k(N) ln C + E(N) over sizes (arXiv:2509.25300):", lambda: fit_joint(by_size).summary())
+    return lines
+
+
+def _rates(arms: pd.DataFrame) -> list[str]:
+    """GRPO at half, once and twice the model's own rate, from the same base."""
+    tried = arms[arms["piece"] == "rates"]
+    bases = tried[["model", "pretrain_steps", "seed"]].drop_duplicates()
+    own = arms[arms["piece"] == "grid"].merge(bases)
+    both = pd.concat([own, tried])
+    both = both[both["arm"].isin(["base", "grpo"])]
+    wide = both.pivot_table(
+        index=["parameters", "pretrain_steps", "seed", "rate_factor"], columns="arm", values="sampled"
+    )
+    rates = both[both["arm"] == "grpo"].set_index(["parameters", "pretrain_steps", "seed", "rate_factor"])["rate"]
+    lines = [
+        "| parameters | pretraining steps | seed | rate | times the model's own | base | GRPO |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (parameters, steps, seed, factor), row in wide.iterrows():  # pyright: ignore[reportGeneralTypeIssues]
+        rate = rates.loc[(parameters, steps, seed, factor)]
+        lines.append(
+            f"| {parameters:,} | {steps} | {seed} | {rate:.3g} | {factor:g} | {row['base']:.3f} | {row['grpo']:.3f} |"
+        )
+    return lines
+
+
+def _beyond(made: dict[str, Any], table: RunTable) -> list[str]:
+    """Forecasts written before the runs, against them."""
+    lines = [
+        f"Forecasts of {made['made_at'][:10]} from the shorter runs' curves (`forecast.json`, committed before these runs began), against "
+        "the runs. `inside`: share of the evaluations beyond the window within the 90 % band.", "",
+        "| run | fitted on | method | times the compute | observed at the end | forecast, 90 % band | RMSE | inside |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in scored(made, table):
+        name = row["run"].removeprefix("chain_acquisition-scratch_")
+        if "outcome" in row:
+            lines.append(f"| {name} | {row['window']} | {row['method']} | - | - | {row['outcome']} | - | - |")
+            continue
+        lines.append(
+            f"| {name} | {row['window']} | {row['method']} | {row['times']:.1f} | {row['observed']:.3f} | {row['forecast']:.3f} "
+            f"[{row['low']:.3f}, {row['high']:.3f}] | {row['rmse']:.3f} | {row['inside']:.0%} of {row['points']} |"
+        )
     return lines
 
 

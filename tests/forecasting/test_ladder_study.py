@@ -1,0 +1,71 @@
+"""The plans of the ladder study, and forecasts written before a run against the run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling import RunTable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+
+
+def table(name: str, *, asymptote: float, steps: int) -> RunTable:
+    """One run of a sigmoid, evaluated every ten steps; a step costs 1e9 FLOPs."""
+    at = np.arange(0, steps + 1, 10)
+    score = 0.2 + (asymptote - 0.2) / (1 + (80 / np.maximum(at, 1e-9)) ** 1.5)
+    score = score + np.random.default_rng(0).normal(0, 0.004, at.size)
+    evals = pd.DataFrame({
+        "run_id": "r", "decoding": "sampled", "step": at, "total_flops": at * 1e9, "pass@1": score, "stderr": 0.004,
+    })  # fmt: skip
+    return RunTable(runs=pd.DataFrame({"run_id": ["r"], "name": [name]}), steps=pd.DataFrame(), evals=evals)
+
+
+def test_jobs_of_a_plan_have_names_of_their_own_and_the_gpu_plan_crosses_sizes_and_budgets(benchmarks) -> None:
+    from _ladder_plans import BEYOND, PLANS
+
+    for plan in PLANS.values():
+        keys = [job.key for job in plan()]
+        assert len(keys) == len(set(keys))
+    jobs = list(PLANS["gpu"]())
+    for seed in range(3):
+        grid = {(job.model, job.pretrain_steps) for job in jobs if job.piece == "grid" and job.seed == seed}
+        assert {(f"scratch_{m}", d) for m in ("64x3", "96x3", "128x3") for d in (300, 450, 675)} <= grid
+    for job in jobs:
+        if job.piece == "rates":  # its neighbour at the model's own rate is in the grid, with the same base
+            assert any(
+                (g.piece, g.model, g.pretrain_steps, g.seed) == ("grid", job.model, job.pretrain_steps, job.seed)
+                for g in jobs
+            )
+    far = {(job.pretrain_steps, job.seed): job for job in jobs if job.piece == "beyond"}
+    assert set(far) == set(BEYOND) and all(job.rl_steps == 2000 for job in far.values())
+
+
+def test_a_forecast_is_scored_on_the_longer_run_of_the_same_base(benchmarks, tmp_path: Path) -> None:
+    from _ladder_beyond import forecasts, scored
+
+    short = table("task-m-d300-s1", asymptote=0.8, steps=400)
+    for name in ("runs", "steps", "evals"):
+        getattr(short, name).to_parquet(tmp_path / f"{name}.parquet")
+    made = forecasts(tmp_path, ["task-m-d300-s1"])
+    longer = table("task-m-d300-t2000-s1", asymptote=0.8, steps=2000)
+    rows = {(row["window"], row["method"]): row for row in scored(made, longer)}
+    ours = rows["200 steps", "ensemble"]
+    assert ours["times"] == pytest.approx(10) and ours["points"] == 180
+    assert ours["low"] <= ours["observed"] <= ours["high"] and ours["inside"] > 0.9
+    assert ours["rmse"] < rows["200 steps", "last_value"]["rmse"]
+    assert rows["400 steps", "ensemble"]["times"] == pytest.approx(5)
+
+    other = table("task-m-d300-t2000-s1", asymptote=0.4, steps=2000)  # a forecast can fail
+    wrong = {(row["window"], row["method"]): row for row in scored(made, other)}
+    assert wrong["400 steps", "ensemble"]["inside"] < 0.2
+    assert scored(made, table("task-m-d450-t2000-s1", asymptote=0.8, steps=2000)) == []  # of another base
