@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scaling import Curve, RunTable
-from scaling.backtest import Forecaster, last_value, law_forecaster
+from scaling.backtest import Forecaster, LawForecaster, last_value
 from scaling.errors import ScalingError
 
 LEVEL = 0.9
@@ -105,4 +105,4 @@ def scored(made: dict[str, Any], table: RunTable) -> list[dict[str, Any]]:
 
 
 def _method(name: str) -> Forecaster:
-    return last_value if name == "last_value" else law_forecaster(name)
+    return last_value if name == "last_value" else LawForecaster(name)

@@ -4,7 +4,7 @@
     python benchmarks/coverage.py --table coverage.json              # print the tables again
 
 Parts (``--part``):
-  intervals  one run; truths Sigmoid, Power, LogLinear; ``law="sigmoid"`` and the default; asymptote and forecast at 4 x C_max,
+  intervals  one run; truths Sigmoid, Power, LogLinear, Weibull; ``law="sigmoid"`` and the default; asymptote and forecast at 4 x C_max,
              beside the width of the profile interval that knows the true autocorrelation
   verdict    how often ``Fit.identified`` says yes, and coverage of the asymptote when it does
   seeds      three seeds with real spread between them
@@ -34,7 +34,7 @@ import numpy as np
 from scaling import Curve, fit
 from scaling.fitting.data import prepare
 from scaling.fitting.profile import profile_interval
-from scaling.laws import LAWS, Law, LogLinear, Power, Sigmoid
+from scaling.laws import LAWS, Law, LogLinear, Power, Sigmoid, Weibull
 
 C_MID, ASYMPTOTE, R_0, NOISE = 1000.0, 0.61, 0.25, 0.006
 PROFILES = 40  # studies a cell that also get a profile interval; only its median width is used
@@ -62,6 +62,8 @@ def truth(cell: Cell) -> Law:
         return Sigmoid(asymptote=ASYMPTOTE, efficiency_exponent=cell.b, c_mid=C_MID, r_0=R_0)
     if cell.truth == "power":
         return Power(asymptote=ASYMPTOTE, efficiency_exponent=cell.b, scale=(ASYMPTOTE - R_0) * C_MID**cell.b)
+    if cell.truth == "weibull":
+        return Weibull(asymptote=ASYMPTOTE, shape=cell.b, c_mid=C_MID, r_0=R_0)
     k = cell.b / 10  # the error falls slowly: R = R_0 at a tenth of C_mid
     return LogLinear(log_error=float(np.log(1 - R_0) + k * np.log(C_MID / 10)), exponent=k)
 
@@ -100,6 +102,11 @@ def cells(parts: tuple[str, ...]) -> list[Cell]:
                         out.append(
                             Cell("intervals", "log_linear", ratio, b, rho, (40, 100)[i % 2], spacings[1 - i % 2])
                         )
+        for ratio, b, rho, n, spacing in (
+            (3, 1.0, 0.0, 40, "linear"), (3, 0.7, 0.6, 100, "geometric"), (7, 1.0, 0.3, 100, "linear"),
+            (7, 0.7, 0.9, 40, "linear"), (3, 1.2, 0.9, 100, "linear"), (2, 1.0, 0.3, 60, "linear"),
+        ):  # fmt: skip
+            out.append(Cell("intervals", "weibull", ratio, b, rho, n, spacing))
     if "verdict" in parts:
         for b in (0.7, 1.2, 2.0):
             for rho in (0.0, 0.3):
@@ -285,8 +292,8 @@ def _interval_tables(results: dict[str, dict], every_cell: bool) -> list[str]:
         "|---" * 8 + "|",
     ]
     for (form, target), got in rows.items():
-        for which in ("all", "sigmoid", "power", "log_linear"):
-            mine = [g for g in got if which in ("all", g[0])]
+        for which in ("all but weibull", "sigmoid", "power", "log_linear", "weibull"):
+            mine = [g for g in got if which == g[0] or (which.startswith("all") and g[0] != "weibull")]
             if mine:
                 cover = np.array([g[1] for g in mine])
                 out.append(
@@ -353,6 +360,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="only cells whose key contains this")
     parser.add_argument("--every", type=int, default=1, help="only every so many-th cell, for a quick look")
     parser.add_argument("--out", default="", help="file of results; cells already in it are skipped")
+    parser.add_argument(
+        "--profiles", default="", help="take profile intervals from this file: they know nothing of the fits"
+    )
     parser.add_argument("--table", default="", help="print the tables of a file of results and stop")
     args = parser.parse_args(argv)
     if args.table:
@@ -362,11 +372,16 @@ def main(argv: list[str] | None = None) -> None:
     results: dict[str, dict] = json.loads(out.read_text())["cells"] if out and out.exists() else {}
     wanted = [c for c in cells(tuple(args.part.split(","))) if args.only in c.key][:: args.every]
     todo = [c for c in wanted if c.key not in results]
-    bare = [c for c in wanted if c.part == "intervals" and "profile:forecast" not in results.get(c.key, {})]
+    known = json.loads(Path(args.profiles).read_text())["cells"] if args.profiles else {}
+    widths = {k: {t: v for t, v in cell.items() if t.startswith("profile")} for k, cell in known.items()}
+    widths = {k: v for k, v in widths.items() if v}
+    bare = [
+        c for c in wanted
+        if c.part == "intervals" and c.key not in widths and "profile:forecast" not in results.get(c.key, {})
+    ]  # fmt: skip
     jobs = [(c, range(PROFILES), 0) for c in bare]  # first: quick, and done in one piece
     jobs += [(c, range(a, min(a + 20, args.studies)), args.draws) for c in todo for a in range(0, args.studies, 20)]
     parts: dict[str, list] = {}
-    widths: dict[str, dict] = {}
     start = time.time()
     pool = multiprocessing.Pool(args.workers) if args.workers > 1 else None
     for key, got in pool.imap_unordered(_work, jobs) if pool else map(_work, jobs):

@@ -34,7 +34,7 @@ import pandas as pd
 from _forecast_figure import Panel, draw
 
 from scaling import Curve
-from scaling.backtest import Backtest, Forecaster, backtest, last_value, law_forecaster
+from scaling.backtest import Backtest, Forecaster, LawForecaster, backtest, last_value
 
 QWEN = "qwen25_base_holdout_flops.csv"
 QWEN_SOURCE = (
@@ -96,7 +96,7 @@ def load_method(name: str) -> tuple[str, Forecaster]:
 
 
 def figure(curves: dict[str, list[Curve]], result: Backtest, *, fraction: float, source: str, draws: int) -> str:
-    forecaster = law_forecaster("ensemble", draws=draws)
+    forecaster = LawForecaster("ensemble", draws)
     rows = result.table[(result.table["method"] == "ensemble") & (result.table["fraction"] == fraction)].set_index(
         "curve"
     )

@@ -20,13 +20,15 @@ from scaling.errors import ScalingError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BASELINES", "FORMS", "Backtest", "Forecaster", "backtest", "last_value", "law_forecaster"]
+    from scaling.fitting.result import Fit
+
+__all__ = ["BASELINES", "FORMS", "Backtest", "Forecaster", "LawForecaster", "backtest", "last_value"]
 
 Array = NDArray[np.float64]
 # (seeds of one curve up to the cut, compute to forecast, level) -> (median, low, high), each shaped like the compute
 Forecaster = Callable[[list[Curve], Array, float], tuple[Array, Array, Array]]
 
-FORMS = ("ensemble", "sigmoid", "power", "log_linear", "linear_log")
+FORMS = ("ensemble", "sigmoid", "weibull", "power", "log_linear", "linear_log")
 BASELINES = ("last_value", "log_linear")
 FINAL_EVALS = 5  # the final value is the mean of the last five evaluations
 _COLUMNS = (
@@ -42,8 +44,8 @@ class Backtest:
     Attributes:
         table: one row a curve, fraction and method: ``cut`` [unit of the axis], ``n_fit``, ``n_rest``, ``rmse`` and ``bias``
             (forecast less observed, mean) over the evaluations after the cut, the ``final`` value (mean of the last five
-            evaluations), its ``forecast``, the band ``low`` to ``high`` and its ``width``, whether the band ``covered`` the
-            final value, and ``skill_<baseline>`` = 1 - RMSE / RMSE of the baseline. ``status`` is ``ok`` or why there is none.
+            evaluations), its ``forecast``, the band ``low`` to ``high`` (of the mean of these five evaluations, with their
+            noise) and its ``width``, whether the band ``covered`` the final value, and ``skill_<baseline>`` = 1 - RMSE / RMSE of the baseline. ``status`` is ``ok`` or why there is none.
         level: nominal coverage of the band.
     """
 
@@ -158,7 +160,7 @@ def backtest(
     if not 0 < level < 1:
         raise ScalingError(f"level must be between 0 and 1, got {level}")
     forecasters: dict[str, Forecaster] = {"last_value": last_value}
-    forecasters |= {name: law_forecaster(name, draws=draws, seed=seed) for name in ("log_linear", *laws)}
+    forecasters |= {name: LawForecaster(name, draws, seed) for name in ("log_linear", *laws)}
     forecasters |= dict(methods or {})
     rows = []
     for name, seeds in named.items():
@@ -172,19 +174,39 @@ def backtest(
     return Backtest(pd.DataFrame(rows, columns=list(_COLUMNS)), level)
 
 
-def law_forecaster(law: str, *, draws: int = 1000, seed: int = 0) -> Forecaster:
-    """`scaling.fit` with one law (or the ensemble) as a method to score."""
+@dataclass(frozen=True)
+class LawForecaster:
+    """`scaling.fit` with one law (or the ensemble) as a method to score: a `Forecaster` that also forecasts the final value.
 
-    def forecast(prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
-        from scaling.fitting import fit
+    Attributes:
+        law: name of the law.
+        draws: of each fit.
+        seed: of the draws.
+    """
 
-        fitted = fit(prefix, law=law, draws=draws, seed=seed)
-        band = fitted.forecast(compute, level=level)
-        if not np.all(np.isfinite(band.median)):
-            raise ScalingError(getattr(fitted, "message", "") or str(fitted.status))
+    law: str
+    draws: int = 1000
+    seed: int = 0
+
+    def __call__(self, prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
+        """Median and band of the curve at ``compute``."""
+        band = self._fitted(prefix).forecast(compute, level=level)
         return band.median, band.low, band.high
 
-    return forecast
+    def final(self, prefix: list[Curve], ends: Array, level: float) -> tuple[float, float, float]:
+        """Median and band of the mean of evaluations at ``ends``: their noise, autocorrelated as it is, belongs to the band."""
+        noise = "observation" if len(prefix) == 1 else "curve"
+        mean = self._fitted(prefix).simulate(ends, noise=noise).mean(1)
+        low, median, high = np.quantile(mean, [(1 - level) / 2, 0.5, (1 + level) / 2])
+        return float(median), float(low), float(high)
+
+    def _fitted(self, prefix: list[Curve]) -> Fit:
+        from scaling.fitting import fit
+
+        fitted = fit(prefix, law=self.law, draws=self.draws, seed=self.seed)
+        if not fitted.draws.size:
+            raise ScalingError(fitted.message or str(fitted.status))
+        return fitted
 
 
 def last_value(prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
@@ -228,11 +250,13 @@ def _score(forecaster: Forecaster, seeds: list[Curve], fraction: float, level: f
     observed = np.concatenate([c.performance for c in rest])
     try:
         median, _, _ = forecaster(prefix, where, level)
-        at_end = forecaster(prefix, ends, level)
+        if isinstance(forecaster, LawForecaster):
+            forecast, low, high = forecaster.final(prefix, ends, level)
+        else:
+            forecast, low, high = (float(np.mean(x)) for x in forecaster(prefix, ends, level))
     except ScalingError as error:
         return {**row, "status": str(error)}
     error = median - observed
-    forecast, low, high = (float(np.mean(x)) for x in at_end)
     return {
         **row, "rmse": float(np.sqrt(np.mean(error**2))), "bias": float(error.mean()), "forecast": forecast, "low": low,
         "high": high, "width": high - low, "covered": bool(low <= final <= high),

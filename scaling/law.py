@@ -108,6 +108,11 @@ class Law:
         raise NotImplementedError
 
     @classmethod
+    def encode(cls, parameters: dict[str, Array], x_ref: float) -> tuple[Array, Array]:
+        """Search coordinates and amplitude of parameters; the inverse of `decode` in a window centred at ``x_ref``."""
+        raise NotImplementedError
+
+    @classmethod
     def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
         """Parameters after all compute is multiplied by ``exp(log_unit)``."""
         return parameters

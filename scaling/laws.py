@@ -17,123 +17,16 @@ from numpy.typing import NDArray
 
 from scaling.errors import UnknownName
 from scaling.law import Law
+from scaling.rise import Sigmoid, Weibull
 
-__all__ = ["LAWS", "Constant", "Law", "LinearLog", "LogLinear", "Power", "Sigmoid", "law_named"]
+__all__ = ["LAWS", "Constant", "Law", "LinearLog", "LogLinear", "Power", "Sigmoid", "Weibull", "law_named"]
 
 Array = NDArray[np.float64]
-
-
-def _expit(z: Array) -> Array:
-    return 1.0 / (1.0 + np.exp(-np.clip(z, -500.0, 500.0)))
 
 
 def _log(compute: Array) -> Array:
     with np.errstate(divide="ignore"):
         return np.log(compute)
-
-
-@dataclass(frozen=True)
-class Sigmoid(Law):
-    """R(C) = R_0 + (A - R_0) / (1 + (C_mid / C)^B), arXiv:2510.13786 eq. 1.
-
-    Attributes:
-        asymptote: A, performance at infinite compute, in [0, 1] for accuracies.
-        efficiency_exponent: B > 0, steepness in log compute.
-        c_mid: C_mid > 0, compute at half of the gain, unit of the axis.
-        r_0: R_0, performance before training.
-
-    Example:
-        >>> law = Sigmoid(asymptote=0.61, efficiency_exponent=1.92, c_mid=2542.0, r_0=0.25)
-        >>> round(float(law(2542.0)), 3)
-        0.43
-        >>> round(law.invert(0.43), 1)
-        2542.0
-        >>> law.invert(0.7)
-        inf
-    """
-
-    asymptote: float
-    efficiency_exponent: float
-    c_mid: float
-    r_0: float
-
-    name: ClassVar[str] = "sigmoid"
-    saturating: ClassVar[bool] = True
-    nonlinear: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "c_mid")
-    linear: ClassVar[tuple[str, ...]] = ("asymptote", "r_0")
-    bounds: ClassVar[dict[str, tuple[float, float]]] = {
-        "asymptote": (0.0, 1.0),
-        "r_0": (0.0, 1.0),
-        "efficiency_exponent": (0.05, 10.0),
-        "c_mid": (0.0, np.inf),
-    }
-    starts_at_zero: ClassVar[bool] = True
-    seed_spread: ClassVar[dict[str, float]] = {
-        "asymptote": 0.012,
-        "efficiency_exponent": 0.15,
-        "c_mid": 0.15,
-        "r_0": 0.01,
-    }
-    positive: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "c_mid")
-
-    @staticmethod
-    def evaluate(compute: Array, *, asymptote: Any, efficiency_exponent: Any, c_mid: Any, r_0: Any) -> Array:
-        return r_0 + (asymptote - r_0) * _expit(efficiency_exponent * (_log(compute) - np.log(c_mid)))
-
-    @staticmethod
-    def solve(score: Array, *, asymptote: Any, efficiency_exponent: Any, c_mid: Any, r_0: Any) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            c = np.exp(np.log(c_mid) + np.log((score - r_0) / (asymptote - score)) / efficiency_exponent)
-        return np.where(score <= r_0, 0.0, np.where(score >= asymptote, np.inf, c))
-
-    @classmethod
-    def search_box(cls, bounds: dict[str, tuple[float, float]] | None = None) -> tuple[tuple[float, float], ...]:
-        low, high = (bounds or cls.bounds)["efficiency_exponent"]
-        return (np.log(low), np.log(high)), (-8.0, 8.0)
-
-    @classmethod
-    def basis(cls, x: Array, u: Array) -> Array:
-        # u = (ln B, log-odds of the gain at the centre of the window): C_mid may lie far outside the window, this does not
-        s = _expit(np.exp(u[:, :1]) * x + u[:, 1:])
-        return np.stack([s, 1.0 - s], axis=1)
-
-    @classmethod
-    def tangent(cls, x: Array, u: Array) -> Array:
-        return cls.design(x, u)[1]
-
-    @classmethod
-    def design(cls, x: Array, u: Array) -> tuple[Array, Array]:
-        bx = np.exp(u[:, :1]) * x
-        s = bx + u[:, 1:]
-        np.clip(s, -500.0, 500.0, out=s)
-        np.negative(s, out=s)
-        np.exp(s, out=s)
-        s += 1.0
-        np.reciprocal(s, out=s)
-        basis, tangent = np.empty((len(u), 2, x.size)), np.empty((len(u), 2, x.size))
-        basis[:, 0], basis[:, 1] = s, 1.0 - s
-        s *= basis[:, 1]
-        tangent[:, 1] = s
-        np.multiply(s, bx, out=tangent[:, 0])
-        return basis, tangent
-
-    @classmethod
-    def amplitude(cls, coefficients: Array) -> Array:
-        return coefficients[..., 0] - coefficients[..., 1]
-
-    @classmethod
-    def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
-        b = np.exp(u[..., 0])
-        return {
-            "asymptote": coefficients[..., 0],
-            "efficiency_exponent": b,
-            "c_mid": np.exp(np.clip(-u[..., 1] / b, -300.0, 300.0)),
-            "r_0": coefficients[..., 1],
-        }
-
-    @classmethod
-    def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
-        return {**parameters, "c_mid": parameters["c_mid"] * np.exp(log_unit)}
 
 
 @dataclass(frozen=True)
@@ -201,6 +94,11 @@ class Power(Law):
     def decode(cls, u: Array, coefficients: Array) -> dict[str, Array]:
         b = np.exp(u[..., 0])
         return {"asymptote": coefficients[..., 0], "efficiency_exponent": b, "scale": coefficients[..., 1]}
+
+    @classmethod
+    def encode(cls, parameters: dict[str, Array], x_ref: float) -> tuple[Array, Array]:
+        b = np.asarray(parameters["efficiency_exponent"])
+        return np.log(b)[..., None], parameters["scale"] * np.exp(-b * x_ref)
 
     @classmethod
     def rescale(cls, parameters: dict[str, Array], log_unit: float) -> dict[str, Array]:
@@ -358,7 +256,7 @@ class Constant(Law):
         return {"level": coefficients[..., 0]}
 
 
-LAWS: dict[str, type[Law]] = {law.name: law for law in (Sigmoid, Power, LogLinear, LinearLog, Constant)}
+LAWS: dict[str, type[Law]] = {law.name: law for law in (Sigmoid, Weibull, Power, LogLinear, LinearLog, Constant)}
 
 
 def law_named(name: str | type[Law]) -> type[Law]:

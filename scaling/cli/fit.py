@@ -14,7 +14,7 @@ from scaling.cli._sources import echo_collapses, echo_notes, read_source, source
 if TYPE_CHECKING:
     from scaling.fitting import Fit
 
-_LAWS = ("ensemble", "sigmoid", "power", "log_linear", "linear_log", "constant")
+_LAWS = ("ensemble", "sigmoid", "weibull", "power", "log_linear", "linear_log", "constant")
 
 
 @click.command()

@@ -12,7 +12,7 @@ from scaling.errors import ScalingError
 from scaling.fitting.bootstrap import bootstrap
 from scaling.fitting.data import MIN_DISTINCT, MIN_EVALS, Prepared, prepare
 from scaling.fitting.draws import draw_table
-from scaling.fitting.ensemble import evidence_weights
+from scaling.fitting.ensemble import LIMIT_ODDS, ODDS, evidence_weights
 from scaling.fitting.identify import Verdict
 from scaling.fitting.marginal import Prior, Series
 from scaling.fitting.posterior import Marginal, integrate
@@ -24,7 +24,7 @@ from scaling.laws import LAWS, Law, law_named
 
 __all__ = ["ENSEMBLE", "fit"]
 
-ENSEMBLE = ("sigmoid", "power", "log_linear", "linear_log")
+ENSEMBLE = ("sigmoid", "weibull", "power", "log_linear", "linear_log")
 _LIMITS = ("sigmoid", "power", "log_linear")  # the sigmoid and what it tends to when C_mid is far below the window
 
 
@@ -119,7 +119,7 @@ def fit(
         "limits": limits,
     }
     common = {"form": form, "seed": seed, "n_items": n_items, "fit_after": fit_after, "options": options}
-    used = data.series if form == "sigmoid" else data.positive
+    used = data.series if not ensemble and LAWS[form].starts_at_zero else data.positive
     short = min(s.y.size for s in used)
     distinct = min(np.unique(s.x).size for s in used)
     if short < MIN_EVALS or distinct < MIN_DISTINCT:
@@ -136,7 +136,7 @@ def fit(
     if loss == "huber":
         data = data.replaced([_robust(s, delta, limits) for s in data.series])
     members = {k: _integrate(LAWS[k], data, limits, r_0, r_0_stderr, prior) for k in names}
-    weights = _weights(members, data, limits, prior)
+    weights = _weights(members, data, limits, prior, ODDS if ensemble else LIMIT_ODDS)
     if method == "bootstrap":
         return _bootstrapped(members[form][0], data, limits, r_0, draws, common)
     table, new_seed = _draw(members, weights, draws, seed, limits, as_sigmoid=form == "sigmoid")
@@ -200,7 +200,9 @@ def _integrate(
     return out
 
 
-def _weights(members: dict[str, list[Marginal]], data: Prepared, bounds: dict, prior: Prior | None) -> dict[str, float]:
+def _weights(
+    members: dict[str, list[Marginal]], data: Prepared, bounds: dict, prior: Prior | None, odds: dict[str, float]
+) -> dict[str, float]:
     """Evidence weights; laws are compared on the points that all of them can describe."""
     compared = dict(members)
     if (
@@ -210,7 +212,7 @@ def _weights(members: dict[str, list[Marginal]], data: Prepared, bounds: dict, p
         for k in members:
             if LAWS[k].starts_at_zero:
                 compared[k] = [integrate(LAWS[k], s, prior=prior, bounds=bounds) for s in data.positive]
-    return evidence_weights(compared)
+    return evidence_weights(compared, odds=odds)
 
 
 def _draw(

@@ -28,6 +28,7 @@ MAX_WIDTH = 0.08  # of the 90 % interval of a share; of a reward, the same fract
 MAX_C_MID = 0.6  # upper 95 % limit of C_mid / C_max
 MAX_RIVAL = 0.05  # weight of laws without an asymptote
 PRECISION = 0.02  # what "settled" means: half-width of the 90 % interval, the margin of arXiv:2510.13786
+_SATURATING = tuple(name for name, law in LAWS.items() if law.saturating)
 _RIVALS = ("linear_log", "log_linear")
 _DRAWS = 150
 
@@ -59,7 +60,7 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
     """
     saturating = np.isin(draws["law"], [k for k, law in LAWS.items() if law.saturating])
     if not any(LAWS[k].saturating for k in weights):
-        return Verdict(Status.NO_ASYMPTOTE, "only saturating laws (sigmoid, power) have an asymptote")
+        return Verdict(Status.NO_ASYMPTOTE, f"only saturating laws ({', '.join(_SATURATING)}) have an asymptote")
     noise = float(np.median(draws["sigma"])) / np.sqrt(max(s.y.size for s in data.series))
     if abs(gain) < 4 * noise:
         return Verdict(Status.NO_TREND, f"the score moves by {gain:+.4f} over the window, within its noise")
@@ -106,11 +107,9 @@ def _back_test(s: Series, bounds: dict, unit: bool) -> str:
     past, rest = _cut(s, first), _cut(s, ~first)
     x = rest.x + rest.x_ref - past.x_ref
     score = {
-        k: _log_score(LAWS[k], past, x, rest.y, bounds)
-        for k in ("sigmoid", "power", *_RIVALS)
-        if unit or k != "log_linear"
+        k: _log_score(LAWS[k], past, x, rest.y, bounds) for k in (*_SATURATING, *_RIVALS) if unit or k != "log_linear"
     }
-    best = max(score["sigmoid"], score["power"])
+    best = max(score[k] for k in _SATURATING)
     for name in _RIVALS:
         if name in score and score[name] >= best + np.log(2.0):
             return f"the back-test does not reject {LAWS[name].__name__}: from the first half of the window it predicts the rest better"
@@ -128,7 +127,7 @@ def _log_score(law: type[Law], past: Series, x: Array, y: Array, bounds: dict) -
 
 def _agreement(s: Series, draws: NDArray[Any], bounds: dict, allowed: float) -> str:
     """A reason, if a power law fitted beyond C_mid has another asymptote than the sigmoid."""
-    rows = draws["law"] == "sigmoid"
+    rows = np.isin(draws["law"], ["sigmoid", "weibull"])
     if rows.mean() < 0.05:
         return ""
     start = np.log(np.median(draws["c_mid"][rows]) * 1.5) - s.x_ref
@@ -152,7 +151,7 @@ def more_compute(
     For each draw of a saturating law, its own noise is assumed to go on and evaluations to keep the spacing of the window's
     second half; the error of A follows from the whitened Jacobian.
     """
-    rows = np.flatnonzero(np.isin(draws["law"], ["sigmoid", "power"]))
+    rows = np.flatnonzero(np.isin(draws["law"], _SATURATING))
     rows = rows[:: max(1, rows.size // count)][:count]
     s = data.series[0]
     c = np.exp(s.x[s.x > -50] + s.x_ref)
@@ -165,19 +164,13 @@ def more_compute(
         x = np.concatenate([c, extra[::stride]])
         x_log = np.log(x) - s.x_ref
         todo = np.flatnonzero(np.isinf(out))
-        for name in ("sigmoid", "power"):
+        for name in _SATURATING:
             mine = todo[draws["law"][rows[todo]] == name]
             if not mine.size:
                 continue
             d = draws[rows[mine]]
             law = LAWS[name]
-            b = np.log(d["efficiency_exponent"])
-            if name == "sigmoid":
-                z = -np.exp(b) * (np.log(np.maximum(d["c_mid"], 1e-300)) - s.x_ref)
-                u, amplitude = np.stack([b, z], -1), d["asymptote"] - d["r_0"]
-            else:
-                u = b[:, None]
-                amplitude = d["scale"] * np.exp(-d["efficiency_exponent"] * s.x_ref)
+            u, amplitude = law.encode({k: d[k] for k in law.parameter_names()}, s.x_ref)
             basis, tangent = law.design(x_log, u)
             jacobian = np.concatenate([basis, tangent * amplitude[:, None, None]], 1)
             r = d["rho"][:, None, None]

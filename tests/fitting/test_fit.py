@@ -162,7 +162,7 @@ def test_the_ensemble_leaves_laws_without_asymptote_out_of_the_asymptote():
     y = LogLinear(log_error=0.1, exponent=0.1)(compute) + np.random.default_rng(0).normal(0, 0.003, 40)
     fit = scaling.fit(Curve(compute=compute, performance=y), draws=400)
     assert not fit.identified and fit.weights["log_linear"] > 0.2
-    rows = np.isin(fit.draws["law"], ["sigmoid", "power"])
+    rows = np.isin(fit.draws["law"], ["sigmoid", "weibull", "power"])
     assert np.isnan(fit.draws["asymptote"][~rows]).all() and not np.isnan(fit.draws["asymptote"][rows]).any()
     line = scaling.fit(Curve(compute=compute, performance=y), law="linear_log", draws=50)
     assert line.status == Status.NO_ASYMPTOTE and line.interval("asymptote") == (-np.inf, np.inf)

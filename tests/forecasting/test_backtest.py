@@ -30,7 +30,7 @@ def result() -> Backtest:
 def test_scores_are_those_of_the_definitions(result: Backtest) -> None:
     table = result.table
     assert sorted(table["method"].unique()) == [
-        "ensemble", "last_value", "linear_log", "log_linear", "power", "sigmoid",
+        "ensemble", "last_value", "linear_log", "log_linear", "power", "sigmoid", "weibull",
     ]  # fmt: skip
     assert (table["status"] == "ok").all()
     for name, one in ((f"run {s}", curve(s)) for s in range(4)):
