@@ -21,7 +21,13 @@ from _gpu_common import MARK, Results, compose, environment, last_line, scratch,
 SIZES = {"0.2M": (64, 3), "5M": (256, 5), "30M": (512, 7)}
 ROLLOUTS = (256, 2048)
 # in the order in which they are worth knowing if time runs out
-VARIANTS = ("plain", "continuous batching", "plain, float32", "static cache", "static cache, compiled")
+VARIANTS = (
+    "plain",
+    "continuous batching",
+    "plain, float32",
+    "static cache, float32",
+    "static cache, compiled, float32",
+)
 WARM, TIMED = 2, 3
 COLUMNS = ["size", "parameters", "rollouts", "variant", "s/step", "generation", "scoring", "training", "idle", "tokens/s",
            "generation util", "training util", "peak GiB", "outcome"]  # fmt: skip
@@ -113,7 +119,7 @@ def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: P
 
     transformers.utils.logging.disable_progress_bar()
     variant, rollouts, steps = cell["variant"], cell["rollouts"], WARM + TIMED
-    dtype = "float32" if variant == "plain, float32" or device == "cpu" else "bfloat16"
+    dtype = "float32" if "float32" in variant or device == "cpu" else "bfloat16"
     engine = "continuous_batching" if variant == "continuous batching" else "plain"
     task_name = "chain_acquisition" if rollouts > 64 else "chain"
     config = compose(
@@ -137,7 +143,7 @@ def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: P
     if variant.startswith("static"):
         for settings in (trainer.generation_config.__dict__, trainer.generation_kwargs):
             settings["cache_implementation"] = "static"
-        trainer.generation_config.disable_compile = variant != "static cache, compiled"
+        trainer.generation_config.disable_compile = "compiled" not in variant
     if engine == "continuous_batching" and device == "cpu":
         # by default the cache takes half of the host's memory
         trainer.continuous_batching_config.num_blocks, trainer.continuous_batching_config.max_batch_tokens = 64, 512

@@ -1,5 +1,6 @@
 """What watching costs on the device: pairs of `benchmarks/metering.py`, wall time after the device has finished each step.
 
+Completions all have the full length: those of two trainers on a GPU part ways, and a batch takes as long as its longest.
 One process makes pair after pair, TRL alone and TRL watched in turns step by step, and prints each as it ends: start-up is paid
 once. Every finished pair is in the result file at once; the same command goes on from the pairs that are there.
 """
@@ -88,7 +89,7 @@ def worker(*, device: str, folder: Path, order: dict[str, Any]) -> None:
     ]  # fmt: skip
     config = compose(overrides)
     for i in range(order["first"], order["pairs"]):
-        result = pair(config, folder / f"pair{i}", device=device, swap=bool(i % 2))
+        result = pair(config, folder / f"pair{i}", device=device, swap=bool(i % 2), full_length=True)
         print(MARK + json.dumps(result), flush=True)
         gc.collect()
         if device == "cuda":

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def build(config: Any, folder: Path, *, watched: bool) -> tuple[Any, Any]:
+def build(config: Any, folder: Path, *, watched: bool, full_length: bool = False) -> tuple[Any, Any]:
     """A trainer on the cached base, with everything a run has or with nothing; and its tracker."""
     import transformers
 
@@ -54,6 +54,8 @@ def build(config: Any, folder: Path, *, watched: bool) -> tuple[Any, Any]:
     rows = task.training_rows(n=config.grpo.training_prompts, seed=0)
     trainer = build_trainer(config, model=net, tokenizer=tokenizer, task=task, rows=rows, output_dir=folder / "out")
     trainer.args.save_strategy = "no"
+    if full_length:
+        trainer.generation_config.min_new_tokens = trainer.max_completion_length
     trainer.remove_callback(transformers.PrinterCallback)
     if not watched:
         return trainer, None
@@ -135,15 +137,19 @@ def take_turns(trainers: Sequence[Any], clock: Callable[[], float]) -> list[list
     return took
 
 
-def pair(config: Any, folder: Path, *, device: str, swap: bool) -> dict[str, Any]:
-    """One pair: seconds of every step of both, and what watching takes outside the steps."""
+def pair(config: Any, folder: Path, *, device: str, swap: bool, full_length: bool = False) -> dict[str, Any]:
+    """One pair: seconds of every step of both, and what watching takes outside the steps.
+
+    ``full_length``: every completion is as long as it may be. On a GPU sums come in no fixed order, so the two trainers soon
+    sample different completions, and a batch takes as long as its longest.
+    """
     import torch
     import transformers
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    plain, _ = build(config, folder / "plain", watched=False)
-    watched, tracker = build(config, folder / "watched", watched=True)
+    plain, _ = build(config, folder / "plain", watched=False, full_length=full_length)
+    watched, tracker = build(config, folder / "watched", watched=True, full_length=full_length)
     time.sleep(1.0)  # the tracker's start-up is not a step's
     before = _children_cpu()
     arms = [watched, plain] if swap else [plain, watched]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scaling.errors import UnknownName
 from scaling.hardware import accelerator, accelerators, peak_flops
 
-__all__ = ["accelerator_name", "stated_peak"]
+__all__ = ["accelerator_name", "one_gpu", "stated_peak"]
 
 
 def accelerator_name(given: str = "auto") -> str:
@@ -28,6 +30,15 @@ def accelerator_name(given: str = "auto") -> str:
             f"accelerator {reported!r} has no dense peak in the table: set cluster.accelerator to the one of "
             f"{', '.join(accelerators())} that it is, or to a name of your own (utilisation then stays out of the records)"
         ) from error
+
+
+def one_gpu(arguments: Any) -> Any:
+    """Trainer arguments that use one GPU in this process, however many are visible: several GPUs are for several ranks.
+
+    With more, `transformers.Trainer` would wrap the model in `DataParallel`, which TRL refuses.
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def stated_peak(accelerator: str) -> float | None:

@@ -15,6 +15,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from scaling.errors import ConfigError
 from sweeps.config import GrpoConfig, RunConfig
+from sweeps.devices import one_gpu
 from sweeps.recipes import trainer_class
 
 __all__ = ["PromptSampler", "RunTrainer", "build_trainer", "trl_arguments"]
@@ -181,8 +182,10 @@ def build_trainer(
     trainer = trainer_class(RunTrainer, config.grpo.recipe)(
         model=model,
         reward_funcs=task.reward_functions(),
-        args=trl_arguments(
-            config, output_dir=output_dir, max_completion_length=task.max_completion_length, world_size=world_size
+        args=one_gpu(
+            trl_arguments(
+                config, output_dir=output_dir, max_completion_length=task.max_completion_length, world_size=world_size
+            )
         ),
         train_dataset=Dataset.from_list(list(rows)),
         processing_class=tokenizer,

@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 
 from scaling.errors import ConfigError
 from sweeps.bases import partial_folder, publish, read_record
+from sweeps.devices import one_gpu
 from sweeps.models import HubModel, ScratchModel, load, shape_of
 from sweeps.schema import Strict
 
@@ -193,28 +194,30 @@ def _train(
             f"sft.flops={config.flops:.3g} is spent by sampling alone ({sampling_flops:.3g}); lower sft.prompts or sft.samples"
         )
     micro = config.micro_batch or config.batch
-    arguments = SFTConfig(
-        output_dir=str(partial_folder(folder)),
-        max_steps=config.steps or 10_000_000,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.batch // micro,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        seed=config.seed,
-        data_seed=config.seed,
-        max_length=None,
-        use_cpu=not cuda,
-        bf16=cuda and next(model.parameters()).dtype == torch.bfloat16,
-        gradient_checkpointing=False,
-        save_strategy="no",
-        logging_steps=10,
-        report_to="none",
-        disable_tqdm=not progress,
-        remove_unused_columns=False,
-        log_level="warning",
+    arguments = one_gpu(
+        SFTConfig(
+            output_dir=str(partial_folder(folder)),
+            max_steps=config.steps or 10_000_000,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=config.batch // micro,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.lr_schedule,
+            warmup_steps=config.warmup_steps,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            seed=config.seed,
+            data_seed=config.seed,
+            max_length=None,
+            use_cpu=not cuda,
+            bf16=cuda and next(model.parameters()).dtype == torch.bfloat16,
+            gradient_checkpointing=False,
+            save_strategy="no",
+            logging_steps=10,
+            report_to="none",
+            disable_tqdm=not progress,
+            remove_unused_columns=False,
+            log_level="warning",
+        )
     )
     trainer = SFTTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(texts), processing_class=tokenizer

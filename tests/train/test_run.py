@@ -228,3 +228,30 @@ def test_cispo_cap_and_cpu_defaults_reach_trl(small, tmp_path):
         small("grpo.updates_per_rollout=2", "checkpoint.every=3"), output_dir=tmp_path, max_completion_length=7
     )
     assert args.save_steps == 4  # up to the next generation boundary
+
+
+def test_a_single_process_uses_one_gpu_of_several(tmp_path, monkeypatch):
+    """TRL refuses `DataParallel`, which `Trainer` chooses wherever one process sees several GPUs."""
+    from tests_train_shared import SMALL, composed
+
+    import sweeps.grpo
+    from sweeps.devices import one_gpu
+    from sweeps.models import load
+    from sweeps.tasks import build
+
+    original = sweeps.grpo.trl_arguments
+
+    def seen(*args, **kwargs):
+        arguments = original(*args, **kwargs)
+        assert one_gpu(original(*args, **kwargs)).n_gpu == min(arguments.n_gpu, 1)
+        arguments._n_gpu = 8
+        return arguments
+
+    monkeypatch.setattr(sweeps.grpo, "trl_arguments", seen)
+    config = composed([*SMALL, "grpo.dtype=float32"])
+    task = build(config.task)
+    model, tokenizer = load(config.model, task)
+    trainer = sweeps.grpo.build_trainer(
+        config, model=model, tokenizer=tokenizer, task=task, rows=task.training_rows(n=64, seed=0), output_dir=tmp_path
+    )
+    assert trainer.args.n_gpu == 1
