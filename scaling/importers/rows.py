@@ -39,6 +39,42 @@ class Block:
         return self.columns.get(key, np.full(len(self.step), np.nan))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows of a few layouts.
+
+    Attributes:
+        step: their steps, shape ``(n_rows,)``.
+        group: which layout each has, an index into ``groups``.
+        at: which row of its group's table each is, ascending within a group.
+        groups: the keys of each layout, its values of shape ``(n, n_keys)``, whether it is of an optimiser step.
+    """
+
+    step: NDArray[np.int64]
+    group: NDArray[np.int64]
+    at: NDArray[np.int64]
+    groups: Sequence[tuple[Sequence[str], NDArray[np.float64], bool]]
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def part(self, i: int, j: int) -> Batch:
+        """Rows ``i`` to ``j``."""
+        return Batch(self.step[i:j], self.group[i:j], self.at[i:j], self.groups)
+
+    def tables(self) -> Iterator[tuple[NDArray[np.int64], Sequence[str], NDArray[np.float64]]]:
+        """For each layout here: which rows have it, its keys, their values of shape ``(n, n_keys)``."""
+        for i in np.unique(self.group).tolist():
+            where = np.flatnonzero(self.group == i)
+            keys, table, _ = self.groups[i]
+            yield where, keys, table[self.at[where[0]] : self.at[where[-1]] + 1]
+
+    def row(self, i: int) -> tuple[int, Sequence[str], list[float], bool]:
+        """Step, keys, values of a row, and whether it is of an optimiser step."""
+        keys, table, trained = self.groups[self.group[i]]
+        return int(self.step[i]), keys, table[self.at[i]].tolist(), trained
+
+
 @dataclass
 class Rows:
     """Collects rows in the order of the log and splits them into segments at restarts.
@@ -67,7 +103,8 @@ class Rows:
     opening: tuple[int, bool] = (0, True)
 
     def __post_init__(self) -> None:
-        self._pending: list[tuple[int, int, Sequence[str], Sequence[float] | Sequence[str]]] = []
+        self._pending: list[tuple[int, int, Sequence[str], Sequence[float] | Sequence[str]] | tuple[int, Batch]] = []
+        self._waiting = 0  # rows in _pending
         self._blocks: list[Block | tuple[int, tuple[str, ...], int]] = []
         self._file: IO[bytes] | None = None
         self._held = 0
@@ -114,8 +151,29 @@ class Rows:
             self.first.append([step, dict(zip(keys, _floats(values)))])
         self.count += 1
         self._pending.append((len(self.resumed_from) - 1, step, keys, values))
-        if len(self._pending) >= BLOCK_ROWS:
+        self._waiting += 1
+        if self._waiting >= BLOCK_ROWS:
             self._flush()
+
+    def add_batch(self, rows: Batch) -> None:
+        """Add rows as `add` does one by one, many at once where each goes on from the one before."""
+        at = 0
+        for until in [*(np.flatnonzero(np.diff(rows.step) <= 0) + 1).tolist(), len(rows)]:
+            while at < until:  # the first may be something else than the next step
+                step, keys, values, trained = rows.row(at)
+                self.add(step, keys, values, trained=trained)
+                at += 1
+                if self.count >= 3:
+                    break
+            while at < until:
+                count = min(until - at, BLOCK_ROWS - self._waiting)
+                self._pending.append((len(self.resumed_from) - 1, rows.part(at, at + count)))
+                self._waiting += count
+                self.count += count
+                at += count
+                self._last = rows.row(at - 1)[:3]
+                if self._waiting >= BLOCK_ROWS:
+                    self._flush()
 
     def add_columns(
         self, step: NDArray[np.int64], columns: dict[str, NDArray[np.float64]], trained: NDArray[np.bool_]
@@ -185,23 +243,39 @@ class Rows:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _flush(self) -> None:
-        rows, self._pending = self._pending, []
-        if not rows:
+        pending, count = self._pending, self._waiting
+        self._pending, self._waiting = [], 0
+        if not count:
             return
-        layouts: dict[tuple[int, bool], tuple[Sequence[str], list[int]]] = {}
-        for i, (_, _, keys, values) in enumerate(rows):
-            layouts.setdefault((id(keys), bool(values) and isinstance(values[0], str)), (keys, []))[1].append(i)
+        segment, step = np.empty((2, count), dtype=np.int64)
+        groups: list[tuple[list[int], Sequence[str], NDArray[np.float64]]] = []
+        single: dict[tuple[int, bool], tuple[list[int], Sequence[str], list[Any]]] = {}
+        i = 0
+        for entry in pending:
+            if len(entry) == 2:
+                until = i + len(entry[1])
+                segment[i:until], step[i:until] = entry[0], entry[1].step
+                groups += [((i + where).tolist(), keys, values) for where, keys, values in entry[1].tables()]
+                i = until
+                continue
+            segment[i], step[i], keys, values = entry
+            kind = id(keys), bool(values) and isinstance(values[0], str)
+            held = single.get(kind) or single.setdefault(kind, ([], keys, []))
+            held[0].append(i)
+            held[2].append(values)
+            i += 1
+        for (_, texts), (where, keys, many) in single.items():
+            read = _numbers if texts else np.array
+            groups.append((where, keys, read(list(chain.from_iterable(many))).reshape(len(where), -1)))
         names: dict[str, int] = {}
-        for keys, _ in layouts.values():
+        for _, keys, _ in sorted(groups, key=lambda group: group[0][0]):  # in the order of the log
             for key in keys:
                 names.setdefault(key, len(names))
-        table = np.full((len(rows), len(names)), np.nan)
+        table = np.full((count, len(names)), np.nan)
         present = np.zeros(len(names), dtype=int)
-        for (_, texts), (keys, where) in layouts.items():
+        for where, keys, values in groups:
             columns = [names[k] for k in keys]
-            read = _numbers if texts else np.array
-            flat: list[Any] = list(chain.from_iterable(rows[i][3] for i in where))
-            table[np.ix_(where, columns)] = read(flat).reshape(len(where), -1)
+            table[np.ix_(where, columns)] = values
             present[columns] += len(where)
         finite = np.isfinite(table)
         table[~finite] = np.nan
@@ -209,7 +283,6 @@ class Rows:
             self.key_counts[key] = self.key_counts.get(key, 0) + good
             if good < present[j]:
                 self.not_finite[key] = self.not_finite.get(key, 0) + int(present[j]) - good
-        segment, step = np.array([r[:2] for r in rows], dtype=np.int64).T
         self._keep(Block(segment, step, {name: table[:, j] for name, j in names.items()}))
 
     def _keep(self, block: Block) -> None:

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scaling.errors import ForeignLogError
 from scaling.importers.console import chunks, log_name, looks_binary, plain, tag
 from scaling.importers.imported import RawRun
 from scaling.importers.mapping import TrainerMapping
 from scaling.importers.values import head, lookup, number
+from scaling.importers.verl_bulk import MARKS, BulkReader
 from scaling.importers.verl_config import MAX_CONFIG, Collector, nested, scalar
 from scaling.importers.verl_jsonl import read_jsonl
 from scaling.importers.verl_lines import Layouts
@@ -28,6 +31,7 @@ _STEP = re.compile(r"step:(\d{1,4000})(?= - )")
 _NEXT = re.compile(r"(?:\x1b\[[0-9;]*m)*\(\w+ pid=\d+")  # another line that was printed into this one
 _OVERRIDE = re.compile(r"(?:^|\s)['\"]?\+{0,2}([A-Za-z_][\w.]*\.[\w.]+)=((?:\[[^\]]*\])|[^\s'\"]*)")
 MAX_PREFIX = 4096
+BULK_FROM = 2 << 20  # bytes after which a log is read in bulk: sooner, that does not repay loading pyarrow
 _NO_LEAD = "\0", 1
 
 
@@ -56,6 +60,7 @@ class _Console:
         )
         self.overrides: dict[str, Any] = {}
         self.layouts = Layouts(mapping)
+        self.bulk = BulkReader()
         self.prefixes: dict[bytes, bytes] = {}
         self.add = self.run.rows.add
         self.lead, self.lead_size = _NO_LEAD  # line break and prefix of the last step line
@@ -64,8 +69,14 @@ class _Console:
         self.collecting: Collector | None = None
 
     def read(self, progress: Callable[[int], Any] | None) -> RawRun:
+        seen = 0
         for chunk, torn in chunks(self.path, progress):
-            self._chunk(chunk, torn)
+            at = self._collect(chunk, 0) if self.collecting else 0
+            if seen >= BULK_FROM:
+                at = self._in_bulk(chunk, torn, at)
+            if at < len(chunk):
+                self._part(chunk, chunk.decode("latin-1"), at, len(chunk), torn)
+            seen += len(chunk)
         if self.bad_pairs:
             self.run.skipped.append(
                 Skipped(self.path.name, 0, f"{self.bad_pairs} part(s) of step lines that are no number")
@@ -86,20 +97,45 @@ class _Console:
             self.run.name = experiment
         return self.run
 
-    def _chunk(self, chunk: bytes, torn: bool) -> None:
-        text = chunk.decode("latin-1")
-        at = self._collect(chunk, 0) if self.collecting else 0
-        marks = _Marks(text)
-        step, (mark, what) = text.find("step:", at), marks.after(at, self.run)
+    def _in_bulk(self, chunk: bytes, torn: bool, at: int) -> int:
+        """Take a chunk's lines from ``at`` on, those of known layouts together; returns from where on none was taken."""
+        if not (self.run.rows.count and self.layouts.fitted) or self.lead == _NO_LEAD[0]:
+            return at
+        lead, layouts = self.lead, list(self.layouts.fitted)
+        lines = self.bulk.find(chunk, layouts, lead.encode("latin-1"))
+        text, done = "", 0
+        for other in [*lines.others, len(chunk)]:
+            if other < at:
+                continue
+            before = int(np.searchsorted(lines.start, other))
+            done = max(done, int(np.searchsorted(lines.start, at)))  # a dump may have held step lines
+            if before > done:
+                self.run.rows.add_batch(lines.batch.part(done, before))
+                for layout, count in zip(layouts, np.bincount(lines.layout[done:before]).tolist()):
+                    layout.used += count
+                at, done = int(lines.end[before - 1]), before
+            if other < len(chunk):
+                text = text or chunk.decode("latin-1")
+                stop = text.find("\n", other) + 1 or len(chunk)
+                at = self._part(chunk, text, max(at, text.rfind("\n", 0, other) + 1), stop, torn)
+                if self.lead != lead:
+                    return at
+        return len(chunk)
+
+    def _part(self, chunk: bytes, text: str, at: int, stop: int, torn: bool) -> int:
+        """Take the lines that begin from ``at`` on and before ``stop``, one by one; returns where to go on."""
+        marks = _Marks(text, stop)
+        step, (mark, what) = text.find("step:", at, stop), marks.after(at, self.run)
         while step >= 0 or mark >= 0:
             if mark >= 0 and (step < 0 or mark < step):
                 at = self._marked(chunk, mark, what)
-                step = text.find("step:", at) if 0 <= step < at else step
+                step = text.find("step:", at, stop) if 0 <= step < at else step
             else:
                 at = self._step_line(chunk, text, step, torn)
-                step = text.find("step:", at)
+                step = text.find("step:", at, stop)
             if 0 <= mark < at:
                 mark, what = marks.after(at, self.run)
+        return max(at, stop)
 
     def _step_line(self, chunk: bytes, text: str, at: int, torn: bool) -> int:
         """Take the line that has ``step:`` at ``at``, if it is one of the logger's; returns where to go on."""
@@ -186,7 +222,7 @@ class _Console:
         if what == "trainer.n":
             self._override(text)
         elif what == "actor_rollout_ref":
-            kind = "dict" if text.lstrip().startswith("{'actor_rollout_ref'") else ""
+            kind = "dict" if text.lstrip().startswith("{'actor_rollout_ref':") else ""
             kind = "yaml" if text.strip() == "actor_rollout_ref:" else kind
             if kind and self.run.rows.count:  # a process that starts over
                 self.run.rows.restart()
@@ -246,20 +282,20 @@ class _Console:
 class _Marks:
     """Where the next line of a chunk is that tells of the configuration or of a restart."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, stop: int) -> None:
+        self.text, self.stop = text, stop
         self.next: dict[str, int] = {}
 
     def after(self, at: int, run: RawRun) -> tuple[int, str]:
         """The first such place from ``at`` on, and what stands there; (-1, "") if there is none."""
-        wanted = ["actor_rollout_ref", "Setting global step to "]
+        wanted = [*MARKS]
         if not run.rows.count:  # printed before the first step
             wanted += ["trainer.n", "Model config after override"]
         found = (-1, "")
         for what in wanted:
             place = self.next.get(what, 0)
             if 0 <= place < at or what not in self.next:
-                place = self.next[what] = self.text.find(what, at)
+                place = self.next[what] = self.text.find(what, at, self.stop)
             if place >= 0 and (found[0] < 0 or place < found[0]):
                 found = place, what
         return found

@@ -31,6 +31,10 @@ class Layout:
         trained: whether one of them is of an optimiser step.
         slashed: whether a name has a slash, as every metric of verl has and prose has not.
         used: lines that had it.
+        fit: an expression for its lines, once it was seen twice.
+        literals: what stands between the values of its lines, and after the last; none if colons do not tell where they are,
+            or no value is wanted.
+        slots: which of the values are the wanted ones; the step is the 0th.
     """
 
     keys: tuple[str, ...]
@@ -39,6 +43,8 @@ class Layout:
     slashed: bool
     used: int = 0
     fit: re.Pattern[str] | None = field(default=None, repr=False)
+    literals: tuple[bytes, ...] = field(default=(), repr=False)
+    slots: tuple[int, ...] = field(default=(), repr=False)
 
 
 class Layouts:
@@ -47,12 +53,12 @@ class Layouts:
     def __init__(self, mapping: TrainerMapping) -> None:
         self.mapping = mapping
         self.known: dict[tuple[str, ...], Layout] = {}
-        self._fitted: list[Layout] = []
+        self.fitted: list[Layout] = []
         self._names: dict[str, tuple[str, bool, bool]] = {}
 
     def match(self, text: str, at: int, end: int) -> tuple[Layout, re.Match[str]] | None:
         """The layout of ``step:...`` from ``at`` to ``end``, and its match: group 1 is the step, the others the values."""
-        fitted = self._fitted
+        fitted = self.fitted
         for i, layout in enumerate(fitted):
             if found := layout.fit.fullmatch(text, at, end):  # type: ignore[union-attr]
                 if i and layout.used > fitted[i - 1].used:  # the layout of most lines is tried first
@@ -83,9 +89,9 @@ class Layouts:
             held = ""
             read.append((key, raw, value))
         layout = self._layout(tuple(key for key, _, _ in read))
-        if learn and not bad and layout.fit is None and layout.used and len(self._fitted) < MAX_FITTED:
-            layout.fit = self._fit(read)
-            self._fitted.append(layout)
+        if learn and not bad and layout.fit is None and layout.used and len(self.fitted) < MAX_FITTED:
+            self._fit(layout, read)
+            self.fitted.append(layout)
         values: dict[str, float] = {}
         for key, _, value in read:
             name, wanted, _ = self._name(key)
@@ -118,17 +124,24 @@ class Layouts:
                 self._names[raw] = found
         return found
 
-    def _fit(self, read: list[tuple[str, str, float]]) -> re.Pattern[str]:
-        parts, seen = [], set()
+    def _fit(self, layout: Layout, read: list[tuple[str, str, float]]) -> None:
+        parts, literals, slots, seen, closing = [], [], [], set(), ""
         for i, (key, raw, _) in enumerate(read):
             name, wanted, _ = self._name(key)
             wanted = wanted and name not in seen
             seen.add(name)
             around = _WRAPPED.fullmatch(raw)
-            before, after = (re.escape(around[1]), re.escape(around[3])) if around else ("", "")
+            before, after = (around[1], around[3]) if around else ("", "")
+            literals.append(f"{closing} - {key}:{before}")
+            closing = after
+            slots += [i + 1] * wanted
             value = r"[^ ,)]++" if around else r"[^ ]++" if i + 1 < len(read) else r"[^ \r\x1b]++"
-            parts.append(f"{re.escape(key)}:{before}{f'({value})' if wanted else value}{after}")
-        return re.compile(r"step:(\d{1,4000}) - " + " - ".join(parts) + _TAIL)
+            parts.append(f"{re.escape(key)}:{re.escape(before)}{f'({value})' if wanted else value}{re.escape(after)}")
+        layout.fit = re.compile(r"step:(\d{1,4000}) - " + " - ".join(parts) + _TAIL)
+        literals.append(closing)
+        if slots and sum(text.count(":") for text in literals) == len(read):
+            layout.literals = tuple(text.encode("latin-1") for text in literals)
+            layout.slots = tuple(slots)
 
 
 def _unwrapped(pair: str) -> tuple[str, str] | None:
