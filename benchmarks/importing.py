@@ -1,8 +1,10 @@
 """Importing against its peers, as ratios measured in the same run: python -m benchmarks.importing [--megabytes 500] [--only NAME]
 
-console   verl console logs of 500 MB against reading the same file line by line in Python, with peak memory: samples and
-          worker output with a step line every 100 kB (what makes a log that large); the mix of a public log of 211 steps,
-          where 57 % of the bytes are step lines; nothing but step lines, the worst case. In CPU time, both of one thread
+console   verl console logs of 500 MB against reading the same file line by line in Python, as text (UTF-8, for line in
+          open(path)) and as bytes (open(path, "rb")), with what the peak memory grew by: samples and worker output with a
+          step line every 100 kB (what makes a log that large); the mix of a public log of 211 steps, where 57 % of the bytes
+          are step lines; that log itself again and again (needs SCALING_SHARED_DATA); nothing but step lines, the worst
+          case. An import reads the log and writes the run directory. In CPU time, all of one thread
 wandb     a .wandb log against `wandb leet inspect --json`, both in a fresh process, rows compared
 pull      runs a second from a loopback W&B server against `scan_history` run by run, same client, same server
 """
@@ -24,19 +26,23 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LINES = """
 import sys, time
-start = time.process_time()
-for line in open(sys.argv[1], encoding="utf-8", errors="replace"):
-    pass
-print(time.process_time() - start)
+for how in ({"encoding": "utf-8", "errors": "replace"}, {"mode": "rb"}):
+    start = time.process_time()
+    for line in open(sys.argv[1], **how):
+        pass
+    print(time.process_time() - start)
 """
 IMPORT = """
 import resource, sys, time
 from scaling.importers import read_runs, write
 import scaling.runs, yaml, scaling.importers.verl
-start = time.process_time()
+memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, start = memory(), time.process_time()
+rows = 0
 for run in read_runs(sys.argv[1], "verl"):
     write(run, sys.argv[2], force=True)
-print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    rows += run.rows
+print(time.process_time() - start, memory() - before, rows)
 """
 
 
@@ -49,6 +55,7 @@ def child(code: str, *arguments: object, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
+PUBLIC = "verl_qwen2_7b_gpg/qwen2-7b_math.log"
 WORDS = "therefore the answer is \\boxed{42} step so we let x = 7 and prompt".split()
 
 
@@ -114,28 +121,47 @@ def write_log(path: Path, megabytes: int, *, other: str, every: int) -> tuple[in
     return step, steps_size / size
 
 
+def repeat_public(path: Path, megabytes: int) -> bool:
+    """The public log again and again, where it is at hand."""
+    log = Path(os.environ.get("SCALING_SHARED_DATA", ROOT.parent / "shared" / "data")) / PUBLIC
+    if not log.exists():
+        print(f"console, the public log itself: {PUBLIC} not found, set SCALING_SHARED_DATA")
+        return False
+    text = log.read_bytes()
+    with path.open("wb") as f:
+        for _ in range(round(megabytes * 1e6 / len(text))):
+            f.write(text)
+    return True
+
+
 def console(megabytes: int) -> None:
     """Speed and memory of importing console logs."""
     kinds = (
-        ("samples and worker output, a step line every 100 kB", "samples", 100_000, (megabytes // 10, megabytes)),
-        ("the mix of a public log", "published", 1265, (megabytes // 10, megabytes)),
-        ("step lines alone", "", 0, (megabytes // 10, megabytes)),
+        ("samples and worker output, a step line every 100 kB", "samples", 100_000),
+        ("the mix of a public log", "published", 1265),
+        ("the public log itself, repeated", "public", 0),
+        ("step lines alone", "", 0),
     )
     with tempfile.TemporaryDirectory() as folder:
-        for title, other, every, sizes in kinds:
-            for size in sizes:
-                log = Path(folder) / "train.log"
-                steps, share = write_log(log, size, other=other, every=every)
+        log = Path(folder) / "train.log"
+        for title, other, every in kinds:
+            for size in (megabytes // 10, megabytes):
+                if other != "public":
+                    _, share = write_log(log, size, other=other, every=every)
+                    title = f"{title.partition(' (')[0]} (step lines: {share:.0%} of the bytes)"
+                elif not repeat_public(log, size):
+                    break
                 actual = log.stat().st_size / 1e6
-                pairs = []
+                runs = []
                 for _ in range(3):
-                    lines = float(child(LINES, log)[0])
-                    taken, memory = map(float, child(IMPORT, log, Path(folder) / "runs"))
-                    pairs.append((lines / taken, lines, taken, memory))
-                ratio, lines, taken, memory = sorted(pairs)[1]
+                    text, binary = map(float, child(LINES, log))
+                    taken, memory, rows = map(float, child(IMPORT, log, Path(folder) / "runs"))
+                    runs.append((text / taken, binary / taken, text, binary, taken, memory, rows))
+                ratio, ratio_binary, text, binary, taken, memory, rows = sorted(runs)[1]
                 print(
-                    f"console, {title}: {actual:.0f} MB, {steps} steps ({share:.0%} of the bytes): line by line "
-                    f"{actual / lines:.0f} MB/s, import {actual / taken:.0f} MB/s, ratio {ratio:.2f}, peak memory {memory:.0f} MiB",
+                    f"console, {title}: {actual:.0f} MB, {rows:.0f} steps: import {actual / taken:.0f} MB/s; "
+                    f"line by line as text {actual / text:.0f} MB/s, ratio {ratio:.2f}; as bytes {actual / binary:.0f} MB/s, "
+                    f"ratio {ratio_binary:.2f}; peak memory grew by {memory:.0f} MiB",
                     flush=True,
                 )
 

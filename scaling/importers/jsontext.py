@@ -1,4 +1,7 @@
-"""Columns of numbers as JSON lines, made a column at a time by Arrow."""
+"""Columns of numbers as JSON lines, made a column at a time by Arrow.
+
+Arrays are made from NumPy's buffers: `pyarrow.array` would load pandas, which takes longer than most imports.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["joined", "lines_of", "members", "strings"]
+__all__ = ["arrow", "joined", "lines_of", "members", "strings"]
 
 
 def lines_of(parts: list[Any], count: int) -> Any:
     """Texts and columns of texts put together into ``count`` lines; what is null in a column is left out of its line."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    if all(isinstance(part, str) for part in parts):
-        return pa.array(["".join(parts)] * count)
-    return pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
+    merged: list[Any] = []
+    for part in parts:
+        if merged and isinstance(part, str) and isinstance(merged[-1], str):
+            merged[-1] += part
+        else:
+            merged.append(part)
+    if len(merged) == 1 and isinstance(merged[0], str):
+        return _texts(merged).take(arrow(np.zeros(count, dtype=np.int64)))
+    columns = [_texts([part])[0] if isinstance(part, str) else part for part in [*merged, ""]]
+    return pc.binary_join_element_wise(*columns, null_handling="replace", null_replacement="")
 
 
 def joined(arrays: list[Any]) -> bytes:
@@ -32,15 +41,13 @@ def joined(arrays: list[Any]) -> bytes:
 
 
 def members(columns: Mapping[str, NDArray[np.float64]], count: int, *, zero: bool) -> list[Any]:
-    """The members of a JSON object in each line: keys and numbers, null where a line lacks one.
+    """The members of a JSON object in each line: keys and numbers, nothing where a line lacks one.
 
     Args:
         columns: name -> numbers, shape ``(count,)``.
         count: lines.
         zero: whether 0 is what a line lacks; else it is NaN.
     """
-    import pyarrow as pa
-
     parts: list[Any] = []
     before = np.zeros(count, dtype=bool)
     for name, values in columns.items():
@@ -51,31 +58,64 @@ def members(columns: Mapping[str, NDArray[np.float64]], count: int, *, zero: boo
         if there.all() and (before.all() or not before.any()):
             parts.append("," + key if before.all() else key)
         else:
-            which = np.where(there, before.astype(np.int8), np.int8(2))
-            parts.append(pa.array([key, "," + key, None]).take(pa.array(which)))
-        parts.append(strings(values, None if there.all() else ~there))
+            parts.append(_texts(["", key, "," + key]).take(arrow(np.where(there, 1 + before, 0))))
+        parts += strings(values, None if there.all() else ~there)
         before = before | there
     return parts
 
 
-def strings(values: NDArray[Any], absent: NDArray[np.bool_] | None = None) -> Any:
-    """Numbers as JSON has them: a column of texts, or one text if they are all the same. A whole float keeps its point,
-    as in Python, so that reading the lines gives floats.
+def strings(values: NDArray[Any], absent: NDArray[np.bool_] | None = None) -> list[Any]:
+    """Numbers as JSON has them, as parts for `lines_of`: a column of texts, or one text if all are the same.
+
+    A whole float keeps its point, as in Python, so that reading the lines gives floats.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if absent is None and (values == values[0]).all():
-        return repr(values[0].item())
+        return [repr(values[0].item())]
     if values.dtype.kind != "f":
-        return pa.array(values, mask=absent).cast(pa.string())
+        return [arrow(values).cast(pa.string())]
+    whole = (values == np.floor(values)) & (np.abs(values) < 1e16)
+    if absent is not None:
+        whole &= ~absent
+    elif whole.all() and not np.signbit(values).any():
+        return [_printed(values.astype(np.int64)), ".0"]
+    text = _printed(values, absent)
+    if not whole.any():
+        return [text]
+    whole &= ~_flags(pc.match_substring(text, "e"))  # 1e+10 is a float as it is
+    return [text, _texts(["", ".0"]).take(arrow(whole.astype(np.int64)))]
+
+
+def _printed(values: NDArray[Any], absent: NDArray[np.bool_] | None = None) -> Any:
+    import pyarrow as pa
+
+    numbers = arrow(values, absent)
     # often few values are different, and finding out is cheap beside printing numbers
-    encoded = pa.array(values, mask=absent).dictionary_encode()
-    few = 2 * len(encoded.dictionary) < len(values)
-    numbers = encoded.dictionary.to_numpy() if few else values
-    text = pa.array(numbers, mask=None if few else absent).cast(pa.string())
-    whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 1e16)
-    if whole.any():
-        pointless = pc.and_(pa.array(whole), pc.invert(pc.match_substring(text, "e")))
-        text = pc.if_else(pointless, pc.binary_join_element_wise(text, ".0", ""), text)
-    return text.take(encoded.indices) if few else text
+    encoded = numbers.dictionary_encode()
+    if 2 * len(encoded.dictionary) < len(values):
+        return encoded.dictionary.cast(pa.string()).take(encoded.indices)
+    return numbers.cast(pa.string())
+
+
+def arrow(values: NDArray[Any], absent: NDArray[np.bool_] | None = None) -> Any:
+    """Whole numbers or floats as an Arrow array, null where absent."""
+    import pyarrow as pa
+
+    kind = pa.float64() if values.dtype.kind == "f" else pa.int64()
+    held = np.ascontiguousarray(values, dtype=np.float64 if values.dtype.kind == "f" else np.int64)
+    there = None if absent is None else pa.py_buffer(np.packbits(~absent, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(held), [there, pa.py_buffer(held)])
+
+
+def _texts(texts: list[str]) -> Any:
+    import pyarrow as pa
+
+    data = [text.encode() for text in texts]
+    edges = np.cumsum([0, *map(len, data)], dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(data), [None, pa.py_buffer(edges), pa.py_buffer(b"".join(data))])
+
+
+def _flags(array: Any) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(array.buffers()[1], np.uint8), bitorder="little")[: len(array)].astype(bool)

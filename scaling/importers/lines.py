@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.cost import COST_FIELDS
-from scaling.importers.jsontext import joined, lines_of, members, strings
+from scaling.importers.jsontext import arrow, joined, lines_of, members, strings
 from scaling.importers.rows import Block
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class StepColumns:
         """The lines as JSON in UTF-8, made by column: several times as fast as a line at a time."""
         if not len(self):
             return b""
-        parts = ['{"segment":', strings(self.segment), ',"step":', strings(self.step), ',"cost":{']
+        parts = ['{"segment":', *strings(self.segment), ',"step":', *strings(self.step), ',"cost":{']
         parts += [*members(self.cost, len(self), zero=True), '},"metrics":{']
         return joined([lines_of([*parts, *members(self.metrics, len(self), zero=False), "}}\n"], len(self))])
 
@@ -100,11 +100,11 @@ class EvalColumns:
         """The lines as JSON, an Arrow array of strings."""
         more = json.dumps(self.constant, allow_nan=False)[1:]
         benchmark = json.dumps(self.benchmark)
-        parts = ['{"segment":', strings(self.segment), ',"step":', strings(self.step), ',"cost":{']
+        parts = ['{"segment":', *strings(self.segment), ',"step":', *strings(self.step), ',"cost":{']
         parts += [
             *members(self.cost, len(self.row), zero=True),
             f'}},"benchmark":{benchmark},"score":',
-            strings(self.score),
+            *strings(self.score),
         ]
         parts += [',"metrics":{', *members(self.metrics, len(self.row), zero=False), "}," + more + "\n"]
         return lines_of(parts, len(self.row))
@@ -113,7 +113,7 @@ class EvalColumns:
 def eval_dicts(parts: list[EvalColumns]) -> list[dict[str, Any]]:
     """The evaluation lines of a block in the order of the log."""
     lines = [line for part in parts for line in part.dicts()]
-    return [lines[i] for i in _order(parts)]
+    return [lines[i] for i in _order(parts).tolist()] if parts else []
 
 
 def eval_text(parts: list[EvalColumns]) -> bytes:
@@ -122,11 +122,11 @@ def eval_text(parts: list[EvalColumns]) -> bytes:
 
     if not parts:
         return b""
-    return joined([pa.concat_arrays([part.text() for part in parts]).take(pa.array(_order(parts)))])
+    return joined([pa.concat_arrays([part.text() for part in parts]).take(arrow(_order(parts)))])
 
 
-def _order(parts: list[EvalColumns]) -> list[int]:
-    return np.argsort(np.concatenate([part.row for part in parts]), kind="stable").tolist() if parts else []
+def _order(parts: list[EvalColumns]) -> NDArray[np.int64]:
+    return np.argsort(np.concatenate([part.row for part in parts]), kind="stable")
 
 
 def line_blocks(

@@ -312,10 +312,15 @@ def _numbers(texts: list[str]) -> NDArray[np.float64]:
     if len(texts) >= MANY_TEXTS:
         import pyarrow as pa
 
-        try:  # four times as fast as a text at a time
-            return pa.array(texts, pa.string()).cast(pa.float64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid:
-            pass
+        data = "".join(texts).encode()
+        edges = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        if len(data) == edges[-1]:  # all of it ASCII
+            buffers = [None, pa.py_buffer(edges), pa.py_buffer(data)]
+            try:  # four times as fast as a text at a time
+                numbers = pa.Array.from_buffers(pa.large_string(), len(texts), buffers).cast(pa.float64())
+                return np.frombuffer(numbers.buffers()[1], np.float64)[: len(texts)]
+            except pa.ArrowInvalid:
+                pass
     return np.array(_floats(texts))
 
 

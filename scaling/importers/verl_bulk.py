@@ -88,17 +88,19 @@ class BulkReader:
             if not len(which):
                 continue
             expected = self._expected.get(id(one)) or self._expected.setdefault(id(one), _Expected(one))
-            good, steps, table = expected.read(chunk, colons[first[which][:, None] + expected.columns], end[which])
-            which = which[good]
+            taken, steps, table = expected.read(chunk, colons[first[which][:, None] + expected.columns], end[which])
+            which = which[taken]
             layout[which], row[which], step[which] = i, np.arange(len(which)), steps
             groups[i] = (one.keys, table, one.trained)
         taken = layout >= 0
         begin, until = colons[first[taken]] - 4, np.array(ends, dtype=np.int64)[taken]
-        marks = [*_places(chunk, RESTART), *_configurations(chunk, colons, before)]
+        gaps = np.concatenate([[0], until]), np.concatenate([begin, [len(chunk)]])
+        wide = gaps[1] - gaps[0] > len(RESTART) + len(lead)
+        restarts = [at for i, j in zip(*(edge[wide].tolist() for edge in gaps)) for at in _places(chunk, RESTART, i, j)]
+        marks = [*restarts, *_configurations(chunk, colons, before)]
         others = np.sort(np.concatenate([start, np.array(marks, dtype=np.int64)]))
-        if len(begin):
-            line = np.searchsorted(begin, others, side="right") - 1
-            others = others[(line < 0) | (others >= until[line])]
+        line = np.searchsorted(begin, others, side="right")  # one gap more than lines
+        others = others[others >= gaps[0][line]]
         batch = Batch(step[taken], layout[taken], row[taken], groups)
         return StepLines(begin, until, batch, layout[taken], others.tolist())
 
@@ -107,7 +109,7 @@ class _Expected:
     """A layout as its lines are split: value, name, value, name, ..., value, what follows it, the way to the next line."""
 
     def __init__(self, layout: Layout) -> None:
-        self.literals, self.slots = layout.literals, [2 * i for i in layout.slots]
+        self.literals, self.slots = layout.literals, list(layout.slots)
         self.columns = np.arange(len(self.literals))
         self.width = 2 * len(self.literals) + 1
         # a literal is what stands from one value to the next: "after) - name:before("
@@ -120,17 +122,19 @@ class _Expected:
         import pyarrow as pa
 
         self.ready = 1 << (count - 1).bit_length()
-        line = [part for text in self.literals for part in (None, text)] + [None]
-        self.names = pa.array(line * self.ready, pa.binary())
-        value = np.zeros(self.width, dtype=bool)
-        value[2:-1:2] = True
-        self.is_value = pa.py_buffer(np.packbits(np.tile(value, self.ready), bitorder="little").tobytes())
-        self.is_name = self.names.buffers()[0]
+        place = np.arange(self.width * self.ready) % self.width
+        self.is_value = pa.py_buffer(
+            np.packbits((place % 2 == 0) & (place > 0) & (place < self.width - 1), bitorder="little")
+        )
+        self.is_name = pa.py_buffer(np.packbits(place % 2 == 1, bitorder="little"))
+        sizes = np.zeros(self.width, dtype=np.int32)
+        sizes[1::2] = [len(text) for text in self.literals]
+        edges = np.concatenate([[0], np.cumsum(np.tile(sizes, self.ready))]).astype(np.int32)
+        names = [self.is_name, pa.py_buffer(edges), pa.py_buffer(b"".join(self.literals) * self.ready)]
+        self.names = pa.Array.from_buffers(pa.binary(), len(place), names)
 
-    def read(
-        self, chunk: bytes, colons: Positions, end: Positions
-    ) -> tuple[NDArray[np.bool_], Positions, NDArray[np.float64]]:
-        """Which lines are of this layout; the steps and the kept values of those.
+    def read(self, chunk: bytes, colons: Positions, end: Positions) -> tuple[Positions, Positions, NDArray[np.float64]]:
+        """Which lines are of this layout, their steps, their wanted values of shape ``(n, n_wanted)``.
 
         Args:
             chunk: where they stand.
@@ -140,55 +144,49 @@ class _Expected:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        good = np.ones(len(end), dtype=bool)
-        none = np.zeros(len(end), dtype=bool), np.empty(0, np.int64), np.empty((0, len(self.slots)))
-        edges = np.empty((len(end), self.width), dtype=np.int32)
-        edges[:, 0] = colons[:, 0] + 1
-        edges[:, 2:-1:2] = colons[:, 1:] + self.to_value
-        edges[:, 1:-2:2] = colons[:, 1:] - self.to_literal
-        edges[:, -2] = end - self.tail
-        edges[:, -1] = end
-        good &= (edges[:, 1::2] > edges[:, :-1:2]).all(axis=1)  # no value is empty: from here on the edges ascend
-        good &= edges[:, 1] - edges[:, 0] <= MAX_DIGITS
-        edges = edges[good]
-        if not len(edges):
-            return none
-        if len(edges) > self.ready:
-            self._prepare(len(edges))
-        data = pa.py_buffer(chunk)
+        def only(lines: NDArray[np.bool_]) -> tuple[Positions, Positions, NDArray[np.float64]]:
+            which = np.flatnonzero(lines)
+            inner, steps, table = self.read(chunk, colons[which], end[which])
+            return which[inner], steps, table
 
         def split(kind: pa.DataType, valid: pa.Buffer) -> pa.Array:
-            flat = pa.py_buffer(np.append(edges.ravel(), edges[-1, -1]))
-            return pa.Array.from_buffers(kind, edges.size, [valid, flat, data])
+            return pa.Array.from_buffers(kind, edges.size, [valid, pa.py_buffer(flat), data])
 
+        none = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, len(self.slots)))
+        if not len(end):
+            return none
+        flat = np.empty(len(end) * self.width + 1, dtype=np.int32)
+        flat[-1] = end[-1]
+        edges = flat[:-1].reshape(len(end), self.width)
+        edges[:, 0] = colons[:, 0] + 1
+        np.add(colons[:, 1:], self.to_value, out=edges[:, 2:-1:2], casting="unsafe")
+        np.subtract(colons[:, 1:], self.to_literal, out=edges[:, 1:-2:2], casting="unsafe")
+        edges[:, -2] = end - self.tail
+        edges[:, -1] = end
+        sizes = edges[:, 1::2] - edges[:, :-1:2]
+        lines = np.all(sizes > 0, axis=1) & (sizes[:, 0] <= MAX_DIGITS)
+        if not lines.all():
+            return only(lines)
+        if len(end) > self.ready:
+            self._prepare(len(end))
+        data = pa.py_buffer(chunk)
         same = pc.equal(split(pa.binary(), self.is_name), self.names.slice(0, edges.size))
         if not pc.all(same).as_py():
-            lines = same.fill_null(True).to_numpy(zero_copy_only=False).reshape(len(edges), -1).all(axis=1)
-            edges = edges[lines]
-            good[good] = lines
-            if not len(edges):
-                return none
+            bits = np.unpackbits(np.frombuffer(same.fill_null(True).buffers()[1], np.uint8), bitorder="little")
+            return only(bits[: edges.size].reshape(edges.shape).all(axis=1))
         digits = [chunk[i:j] for i, j in edges[:, :2].tolist()]
         if not b"".join(digits).isdigit():
-            lines = np.array([text.isdigit() for text in digits])
-            edges, digits = edges[lines], [text for text in digits if text.isdigit()]
-            good[good] = lines
-            if not len(edges):
-                return none
+            return only(np.array([text.isdigit() for text in digits]))
         try:
             numbers = split(pa.string(), self.is_value).cast(pa.float64())
         except pa.ArrowInvalid:
             return none
-        values = np.frombuffer(numbers.buffers()[1], np.float64)[: edges.size].reshape(edges.shape)
-        table = values[:, self.slots]
-        steps = np.array(list(map(int, digits)), dtype=np.int64)
-        finite = np.isfinite(values[:, 2:-1:2])
-        if not finite.all():  # Arrow takes nan(1) for NaN; Python does not
-            short = edges[:, 3:-1:2] - edges[:, 2:-2:2] <= len("-inf")
-            lines = (finite | short).all(axis=1)
-            table, steps = table[lines], steps[lines]
-            good[good] = lines
-        return good, steps, table
+        values = np.frombuffer(numbers.buffers()[1], np.float64)[: edges.size].reshape(edges.shape)[:, :-1:2]
+        # Arrow takes nan(1) for NaN, Python does not
+        lines = np.all(np.isfinite(values[:, 1:]) | (sizes[:, 1:] <= len("-inf")), axis=1)
+        if not lines.all():
+            return only(lines)
+        return np.arange(len(end)), np.array(list(map(int, digits)), dtype=np.int64), values[:, self.slots]
 
 
 def _words(chunk: bytes) -> NDArray[np.uint32]:
@@ -196,11 +194,10 @@ def _words(chunk: bytes) -> NDArray[np.uint32]:
     return np.ndarray((max(0, len(chunk) - 3),), "<u4", chunk, strides=(1,))
 
 
-def _places(chunk: bytes, what: bytes) -> Iterator[int]:
-    at = chunk.find(what)
-    while at >= 0:
+def _places(chunk: bytes, what: bytes, at: int, end: int) -> Iterator[int]:
+    while (at := chunk.find(what, at, end)) >= 0:
         yield at
-        at = chunk.find(what, at + len(what))
+        at += len(what)
 
 
 def _configurations(chunk: bytes, colons: Positions, before: NDArray[np.uint8]) -> Iterator[int]:
