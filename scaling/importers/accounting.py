@@ -9,8 +9,8 @@ GPU-seconds of a step, the first rule whose keys the log has:
 5. completion tokens / (tokens per second) x GPUs                                           derived, or assumed
 6. growth of the elapsed time x GPUs: an upper bound, with start-up and idling in it        derived, or assumed
 
-Evaluation time goes to ``evaluation_gpu_seconds``, what a mapping names overhead to ``overhead_gpu_seconds``. Whether the step time contains
-them is told by the mapping, or "by phases": on steps with an evaluation, the step time exceeds the sum of its phases by the
+Evaluation time goes to ``evaluation_gpu_seconds``, start-up (tables only) to ``overhead_gpu_seconds``. Checkpoints are wall time of the run like any other: what they take is in
+the GPU-hours, as ``idle_gpu_seconds``, whoever trained. Whether the step time contains the two is told by the mapping, or "by phases": on steps with an evaluation, the step time exceeds the sum of its phases by the
 evaluation if it is inside, by nothing if not. What a step holds beyond its phases is ``idle_gpu_seconds``.
 
 A step is stalled if it took more than ten times the median step and a quarter of an hour more than it. Its cost stays where
@@ -177,7 +177,7 @@ class Accounts(Quantities):
         return np.clip(np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0), 0, None)
 
     def _place_evaluation(self) -> None:
-        said = {n: self.mapping.semantics.get(f"{n}_in_step_time", False) for n in ("evaluation", "overhead")}
+        said = {n: self.mapping.semantics.get(f"{n}_in_step_time", False) for n in ("evaluation", "checkpoint", "overhead")}
         if self.time_rule == "phases":  # only the phases that are summed are inside
             self.inside = dict.fromkeys(said, False)
             return
@@ -188,13 +188,13 @@ class Accounts(Quantities):
             self.inside |= {n: inside_step(n, columns) for n in by_phases}
 
     def _clock(self) -> dict[str, Array]:
-        """Seconds of all rows: the step, the sum of its core phases, evaluation and overhead."""
-        parts: dict[str, list[Array]] = {"step": [], "core": [], "evaluation": [], "overhead": []}
+        """Seconds of all rows: the step, the sum of its core phases, evaluation and checkpoint."""
+        parts: dict[str, list[Array]] = {"step": [], "core": [], "evaluation": [], "checkpoint": []}
         for block in self.raw.rows.blocks():
             parts["step"].append(np.nan_to_num(np.asarray(self.value(block, "step_seconds"))))
             core = [self.phase(block, p) for p in ("generation", "scoring", "training", "idle")]
             parts["core"].append(np.sum(core, axis=0))
-            for name in ("evaluation", "overhead"):
+            for name in ("evaluation", "checkpoint"):
                 parts[name].append(self.phase(block, name))
         return {name: np.concatenate(p) for name, p in parts.items()}
 
@@ -306,16 +306,16 @@ class Accounts(Quantities):
             else:
                 whole, devices = wall * (self.gpus or 0.0), np.full(len(wall), self.gpus or 0.0)
         devices = np.nan_to_num(devices)
-        evaluation, overhead = self.phase(block, "evaluation") * devices, self.phase(block, "overhead") * devices
-        inner = whole - evaluation * bool(self.inside["evaluation"]) - overhead * bool(self.inside["overhead"])
-        inner = np.clip(inner, 0, None)
+        beside = {name: self.phase(block, name) * devices for name in self.inside}
+        inner = whole - sum(beside[name] for name in ("evaluation", "overhead") if self.inside[name])
+        inner = np.clip(inner, 0, None) + beside["checkpoint"] * (not self.inside["checkpoint"])
         split = {p: self.phase(block, p) * devices for p in ("generation", "scoring", "training")}
         used = sum(split.values(), np.zeros(len(wall)))
         with np.errstate(divide="ignore", invalid="ignore"):
             fit = np.where(used > inner, inner / used, 1.0)  # overlapping phases share the step by their proportions
         out = {f"{p}_gpu_seconds": s * np.nan_to_num(fit) for p, s in split.items()}
         out["idle_gpu_seconds"] = inner - sum(out.values(), np.zeros(len(wall)))
-        return out | {"evaluation_gpu_seconds": evaluation, "overhead_gpu_seconds": overhead}
+        return out | {f"{name}_gpu_seconds": beside[name] for name in ("evaluation", "overhead")}
 
     def _scoring_passes(self, block: Block) -> Array:
         rule = self.mapping.semantics.get("scoring_passes", 0)

@@ -102,7 +102,7 @@ def _shape(raw: RawRun) -> Any:
 
 def _semantics(raw: RawRun, mapping: TrainerMapping, accounts: Accounts) -> dict[str, Any]:
     out = dict(mapping.semantics)
-    for name in ("evaluation", "overhead"):
+    for name in ("evaluation", "checkpoint"):
         if out.get(f"{name}_in_step_time") == "by phases":
             out[f"{name}_in_step_time"] = bool(accounts.inside[name])
     low = high = None
@@ -212,7 +212,11 @@ def _explain(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: l
             out.derived.append((name, text))
     for name, inside in accounts.inside.items():
         if name in accounts.phase_keys:
-            out.derived.append((f"{name}_gpu_seconds", f"{'taken out of' if inside else 'added to'} the step time"))
+            if name == "checkpoint":
+                out.derived.append(("idle_gpu_seconds", f"checkpoints {'are in' if inside else 'added to'} the step time"))
+            else:
+                how = "taken out of" if inside else "added to"
+                out.derived.append((f"{name}_gpu_seconds", f"{how} the step time"))
     alternatives = {}
     choices = [*mapping.metrics.items(), *mapping.quantities.items()]
     choices += [(f"{p}_seconds", c) for p, cs in mapping.phases.items() for c in cs]

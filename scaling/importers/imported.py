@@ -21,7 +21,7 @@ from scaling.runs import RunTable, assemble, build_table
 __all__ = ["Explanation", "ImportedRun", "RawRun", "Written", "to_table", "write"]
 
 
-MANY_ROWS = 20_000  # from here on, making text by column saves more than importing pyarrow takes
+MANY_ROWS = 3_000  # from here on, making text by column saves more than importing pyarrow takes
 
 
 @dataclass(kw_only=True)

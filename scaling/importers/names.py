@@ -37,14 +37,15 @@ QUANTITIES: dict[str, tuple[str, str]] = {
     "reward_min": ("1", "smallest reward of the step"),
     "reward_max": ("1", "largest reward of the step"),
 }
-PHASES = ("generation", "scoring", "training", "idle", "evaluation", "overhead")
+PHASES = ("generation", "scoring", "training", "idle", "evaluation", "checkpoint", "overhead")
 # words that a mapping may say about meaning, with the allowed values (None: free)
 SEMANTICS: dict[str, tuple[Any, ...] | None] = {
     "reward": None,
     "reward_range": None,
     "pass_at_k": ("unbiased", "bootstrap", "any_of_k", "none"),
     "evaluation_in_step_time": (True, False, "by phases"),
-    "overhead_in_step_time": (True, False, "by phases"),
+    "checkpoint_in_step_time": (True, False, "by phases"),
+    "overhead_in_step_time": (True, False),
     "phases_overlap": (True, False),
     "tokens": ("prompt and completion", "completion"),
     "rollouts_kept": ("all", "effective"),

@@ -20,17 +20,17 @@ def inside_step(name: str, seconds: Mapping[str, NDArray[np.float64]]) -> bool:
     first, those with both only where there are no others. Without phases to tell by it is outside, as in the newest version.
 
     Args:
-        name: ``evaluation`` or ``overhead``.
-        seconds: columns ``step``, ``core`` (sum of the other phases), ``evaluation`` and ``overhead``, shape ``(n_steps,)``.
+        name: ``evaluation`` or ``checkpoint``.
+        seconds: columns ``step``, ``core`` (sum of the other phases), ``evaluation`` and ``checkpoint``, shape ``(n_steps,)``.
 
     Example:
         >>> import numpy as np
         >>> columns = {"step": np.array([42.0, 67.0]), "core": np.array([40.0, 40.0]), "evaluation": np.array([0.0, 25.0]),
-        ...     "overhead": np.zeros(2)}
+        ...     "checkpoint": np.zeros(2)}
         >>> inside_step("evaluation", columns)
         True
     """
-    other = seconds["overhead" if name == "evaluation" else "evaluation"]
+    other = seconds["checkpoint" if name == "evaluation" else "evaluation"]
     this, rest = seconds[name], seconds["step"] - seconds["core"]
     timed = (seconds["step"] > 0) & (seconds["core"] > 0)
     plain = timed & (this == 0) & (other == 0)
