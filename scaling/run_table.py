@@ -13,6 +13,7 @@ from scaling.cost import COST_FIELDS
 from scaling.curve import Curve
 from scaling.errors import RecordError
 from scaling.run_rows import Assembled
+from scaling.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +59,9 @@ class RunTable:
     skipped: tuple[records.Skipped, ...] = field(default=())
 
     def __repr__(self) -> str:
-        lost = f", {len(self.skipped)} lines skipped (see .skipped)" if self.skipped else ""
-        return f"RunTable({len(self.runs)} runs, {len(self.steps)} steps, {len(self.evals)} evaluations{lost})"
+        parts = [(len(self.runs), "run"), (len(self.steps), "step"), (len(self.evals), "evaluation")]
+        lost = f", {counted(len(self.skipped), 'line')} skipped (see .skipped)" if self.skipped else ""
+        return f"RunTable({', '.join(counted(n, noun) for n, noun in parts)}{lost})"
 
     def select(self, run_ids: Iterable[str]) -> RunTable:
         """The table of the named runs only."""

@@ -40,7 +40,7 @@ def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) 
         >>> recorder.step(seconds=30.0, prompt_tokens=50_000, completion_tokens=900_000)
         >>> recorder.close()
         >>> load_runs(folder)
-        RunTable(1 runs, 1 steps, 0 evaluations)
+        RunTable(1 run, 1 step, 0 evaluations)
     """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(p) for p in path]
     found = [run for p in paths for run in find_runs(p)]

@@ -14,6 +14,13 @@ from scaling.cost import ComputeCost
 from scaling.errors import RecordError
 from scaling.runs import find_runs
 from scaling.schema import EVAL_SCHEMA, RUN_SCHEMA, STEP_SCHEMA, violation
+from scaling.words import counted
+
+_NAMES = {"gpu_hours": "GPU-hours", "total_flops": "RL model FLOPs"}
+_REMEDIES = {
+    "gpu_hours": "import the log again with --gpus N, or record seconds and GPUs (scaling.Recorder)",
+    "total_flops": "import the log again with --model-config config.json, or give scaling.Recorder the model's shape",
+}
 
 
 @dataclass
@@ -25,6 +32,7 @@ class Finding:
     torn: list[str] = field(default_factory=list)
     good: dict[str, int] = field(default_factory=dict)
     cost: ComputeCost = field(default_factory=ComputeCost)
+    unknown: list[str] = field(default_factory=list)
 
 
 def check_run(path: Path) -> Finding:
@@ -55,7 +63,28 @@ def check_run(path: Path) -> Finding:
             if name == records.STEPS:
                 found.cost = found.cost + ComputeCost(**row.get("cost", {}))
         found.good[name] = good
+    found.unknown = _unknown(body, found)
     return found
+
+
+def _unknown(body: Any, found: Finding) -> list[str]:
+    """Axes that the run's records do not hold: those it names, and those of which no step has anything."""
+    provenance = body.get("provenance") if isinstance(body, dict) else None
+    named = provenance.get("unknown_axes") if isinstance(provenance, dict) else None
+    held = {"gpu_hours": found.cost.gpu_hours_paid, "total_flops": found.cost.total_flops}
+    empty = [axis for axis, amount in held.items() if not amount and found.good[records.STEPS]]
+    return [axis for axis in held if axis in empty or (isinstance(named, list) and axis in named)]
+
+
+def _amount(value: float, unknown: int, runs: int = 1) -> str:
+    """A sum in words where some of it is unknown."""
+    if not unknown:
+        return f"{value:.4g}"
+    return "unknown" if unknown >= runs else f"at least {value:.4g}"
+
+
+def _lines(steps: int, evals: int) -> str:
+    return f"{counted(steps, 'step')}, {counted(evals, 'evaluation')}"
 
 
 def _body(path: Path, found: Finding) -> Any:
@@ -81,25 +110,32 @@ def check(runs: tuple[Path, ...], quiet: bool) -> None:
     paths = [run for path in runs for run in find_runs(path)]
     if not paths:
         raise RecordError(f"no run directory (a folder with {records.RUN}) under {', '.join(map(str, runs))}")
-    total, wrong, steps, evals = ComputeCost(), 0, 0, 0
+    total, wrong, steps, evals, unknown = ComputeCost(), 0, 0, 0, dict.fromkeys(_REMEDIES, 0)
     for path in paths:
         found = check_run(path)
         total, wrong = total + found.cost, wrong + len(found.errors)
         steps, evals = steps + found.good[records.STEPS], evals + found.good[records.EVALS]
+        for axis in found.unknown:
+            unknown[axis] += 1
         if not quiet:
-            state = f"{len(found.errors)} errors" if found.errors else "ok"
+            state = counted(len(found.errors), "error") if found.errors else "ok"
             click.echo(
-                f"{path}: {state}; {found.good[records.STEPS]} steps, {found.good[records.EVALS]} evaluations, "
-                f"{found.cost.gpu_hours:.4g} GPU-hours, {found.cost.total_flops:.4g} RL model FLOPs"
+                f"{path}: {state}; {_lines(found.good[records.STEPS], found.good[records.EVALS])}, "
+                f"{_amount(found.cost.gpu_hours, 'gpu_hours' in found.unknown)} GPU-hours, "
+                f"{_amount(found.cost.total_flops, 'total_flops' in found.unknown)} RL model FLOPs"
             )
         for line in found.errors:
             click.echo(f"  error  {path / line if quiet else line}")
         for line in [] if quiet else found.torn:
             click.echo(f"  torn   {line} (a kill in the middle of a write; the line is ignored)")
     click.echo(
-        f"{len(paths)} runs, {steps} steps, {evals} evaluations, {total.gpu_hours:.4g} GPU-hours in steps "
-        f"({total.gpu_hours_paid:.4g} with evaluation and overhead, redone work included), "
-        f"{total.total_flops:.4g} RL model FLOPs: {wrong} errors"
+        f"{counted(len(paths), 'run')}, {_lines(steps, evals)}, "
+        f"{_amount(total.gpu_hours, unknown['gpu_hours'], len(paths))} GPU-hours in steps "
+        f"({_amount(total.gpu_hours_paid, unknown['gpu_hours'], len(paths))} with evaluation and overhead, redone work included), "
+        f"{_amount(total.total_flops, unknown['total_flops'], len(paths))} RL model FLOPs: {counted(wrong, 'error')}"
     )
+    for axis, remedy in _REMEDIES.items():
+        if unknown[axis]:
+            click.echo(f"  unknown  {_NAMES[axis]} of {counted(unknown[axis], 'run')}: {remedy}")
     if wrong:
         raise click.exceptions.Exit(1)

@@ -107,9 +107,10 @@ def _shape(path: Path | None) -> Any:
 
 def _summary(run: ImportedRun, written: Written) -> str:
     from scaling.cost import ComputeCost
+    from scaling.words import counted
 
     cost, unknown = ComputeCost(**written.cost), run.record.provenance["unknown_axes"]
-    parts = [f"{written.steps} steps", f"{written.evals} evaluations"]
+    parts = [counted(written.steps, "step"), counted(written.evals, "evaluation")]
     if "gpu_hours" not in unknown:
         rest = [f"{cost.gpu_hours:.1f} of steps"]
         for seconds, what in ((cost.evaluation_gpu_seconds, "evaluation"), (cost.overhead_gpu_seconds, "overhead")):

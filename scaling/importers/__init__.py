@@ -2,7 +2,7 @@
 
     >>> from scaling.importers import load
     >>> load("qwen2-7b_math.log", source="verl")  # doctest: +SKIP
-    RunTable(1 runs, 211 steps, 86 evaluations)
+    RunTable(1 run, 211 steps, 86 evaluations)
 
 A source is a format that a module here reads; a mapping is a trainer's names and semantics in YAML. ``load`` builds the
 table in memory, ``rl-scaling import`` writes run directories; both go through the same lines.

@@ -177,7 +177,9 @@ class Accounts(Quantities):
         return np.clip(np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0), 0, None)
 
     def _place_evaluation(self) -> None:
-        said = {n: self.mapping.semantics.get(f"{n}_in_step_time", False) for n in ("evaluation", "checkpoint", "overhead")}
+        said = {
+            n: self.mapping.semantics.get(f"{n}_in_step_time", False) for n in ("evaluation", "checkpoint", "overhead")
+        }
         if self.time_rule == "phases":  # only the phases that are summed are inside
             self.inside = dict.fromkeys(said, False)
             return

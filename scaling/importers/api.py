@@ -72,7 +72,7 @@ def load(
         >>> path = Path(tempfile.mkdtemp()) / "run.csv"
         >>> _ = path.write_text("step,r,seconds\n1,0.2,30\n2,0.3,30\n")
         >>> load(path, "table", {"step": "step", "reward": "r", "step_seconds": "seconds"}, gpus=8)
-        RunTable(1 runs, 2 steps, 0 evaluations)
+        RunTable(1 run, 2 steps, 0 evaluations)
     """
     runs = read_runs(
         path,

@@ -16,6 +16,7 @@ from scaling.importers.lines import Score, line_blocks
 from scaling.importers.mapping import EvalRule, TrainerMapping
 from scaling.importers.names import METRICS, QUANTITIES
 from scaling.importers.values import digest, lookup, number, one_line, redact
+from scaling.words import counted
 
 __all__ = ["convert"]
 
@@ -196,7 +197,7 @@ def _explain(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: l
     def match(ours: str, key: str, scale: float = 1.0) -> None:
         taken[key] = ours
         times = "" if scale == 1 else f", x {scale:g}"
-        out.matched.append((ours, key, f"({have.get(key, 0)} rows{times})"))
+        out.matched.append((ours, key, f"({counted(have.get(key, 0), 'row')}{times})"))
 
     for name, (choice, key) in (accounts.metric_keys | accounts.keys | accounts.cost_keys).items():
         match(name, key, choice.scale)
@@ -213,7 +214,9 @@ def _explain(raw: RawRun, mapping: TrainerMapping, accounts: Accounts, scores: l
     for name, inside in accounts.inside.items():
         if name in accounts.phase_keys:
             if name == "checkpoint":
-                out.derived.append(("idle_gpu_seconds", f"checkpoints {'are in' if inside else 'added to'} the step time"))
+                out.derived.append(
+                    ("idle_gpu_seconds", f"checkpoints {'are in' if inside else 'added to'} the step time")
+                )
             else:
                 how = "taken out of" if inside else "added to"
                 out.derived.append((f"{name}_gpu_seconds", f"{how} the step time"))

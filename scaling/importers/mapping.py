@@ -77,7 +77,12 @@ class TrainerMapping:
         ):
             exact |= set(choice.keys)
         object.__setattr__(self, "_exact", exact | set(self.step) | ({self.run} if self.run else set()))
-        measured = {key for name in ("evaluation", "checkpoint", "overhead") for c in self.phases.get(name, ()) for key in c.keys}
+        measured = {
+            key
+            for name in ("evaluation", "checkpoint", "overhead")
+            for c in self.phases.get(name, ())
+            for key in c.keys
+        }
         clock = set(self.quantities["elapsed_seconds"].keys) if "elapsed_seconds" in self.quantities else set()
         object.__setattr__(self, "_trains", exact - measured - clock)
         object.__setattr__(self, "_rules", [(rule, rule.regex) for rule in self.evals])

@@ -173,7 +173,7 @@ class _Expected:
         same = pc.equal(split(pa.binary(), self.is_name), self.names.slice(0, edges.size))
         if not pc.all(same).as_py():
             bits = np.unpackbits(np.frombuffer(same.fill_null(True).buffers()[1], np.uint8), bitorder="little")
-            return only(bits[: edges.size].reshape(edges.shape).all(axis=1))
+            return only(np.all(bits[: edges.size].reshape(edges.shape), axis=1))
         digits = [chunk[i:j] for i, j in edges[:, :2].tolist()]
         if not b"".join(digits).isdigit():
             return only(np.array([text.isdigit() for text in digits]))

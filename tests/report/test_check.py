@@ -143,3 +143,19 @@ def test_run_json_is_checked(make_runs, tmp_path, change, message):
     result = CliRunner().invoke(cli, ["check", str(run)])
     assert result.exit_code == 1
     assert message in result.output
+
+
+def test_flops_that_nobody_counted_are_unknown_not_zero(tmp_path):
+    from scaling import Recorder
+
+    recorder = Recorder(tmp_path / "a", gpus=8, accelerator="H100-SXM")
+    recorder.step(seconds=30.0, prompt_tokens=5, completion_tokens=9)
+    recorder.close()
+    out = CliRunner().invoke(cli, ["check", str(tmp_path)]).output
+    assert "1 run, 1 step, 0 evaluations" in out and "unknown RL model FLOPs: 0 errors" in out
+    assert "0 RL model" not in out and "--model-config" in out
+    counted = Recorder(tmp_path / "b", gpus=8, accelerator="H100-SXM")
+    counted.step(seconds=30.0, prompt_tokens=5, completion_tokens=9, flops=1e12)
+    counted.close()
+    out = CliRunner().invoke(cli, ["check", str(tmp_path)]).output
+    assert "2 runs, 2 steps" in out and "at least 1e+12 RL model FLOPs" in out and "RL model FLOPs of 1 run: " in out
