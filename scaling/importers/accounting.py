@@ -33,6 +33,7 @@ from scaling.importers.placement import find_stalls, inside_step
 from scaling.importers.quantities import Quantities
 from scaling.importers.rows import Block
 from scaling.importers.values import lookup, number
+from scaling.words import counted
 
 __all__ = ["Accounts"]
 
@@ -74,6 +75,7 @@ class Accounts(Quantities):
             self._choose_time()
             self._place_evaluation()
             self._choose_tokens()
+            self._note_negative()
         self._find_stalls()
 
     # -- choices ---------------------------------------------------------------------------------------------------
@@ -199,6 +201,12 @@ class Accounts(Quantities):
             for name in ("evaluation", "checkpoint"):
                 parts[name].append(self.phase(block, name))
         return {name: np.concatenate(p) for name, p in parts.items()}
+
+    def _note_negative(self) -> None:
+        for name in ("gpu_seconds", "step_seconds", "tokens_per_gpu_second", "total_tokens"):
+            columns = [self.value(block, name) for block in self.raw.rows.blocks()] if self.known(name) else []
+            if count := sum(int((column < 0).sum()) for column in columns if column is not None):
+                self.notes.append(f"{counted(count, 'row')} with negative {name}: counted as 0")
 
     def _choose_tokens(self) -> None:
         total = self.known("total_tokens") or self.known("cumulative_tokens")

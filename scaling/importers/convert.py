@@ -15,7 +15,7 @@ from scaling.importers.imported import Explanation, ImportedRun, RawRun
 from scaling.importers.lines import Score, line_blocks
 from scaling.importers.mapping import EvalRule, TrainerMapping
 from scaling.importers.names import METRICS, QUANTITIES
-from scaling.importers.values import digest, lookup, number, one_line, redact
+from scaling.importers.values import digest, lookup, number, one_line, printable, redact
 from scaling.words import counted
 
 __all__ = ["convert"]
@@ -88,7 +88,8 @@ def _scores(have: Mapping[str, int], mapping: TrainerMapping) -> list[Score]:
 def _score(key: str, rank: int, rule: EvalRule, parts: Mapping[str, str]) -> Score:
     k = int(parts["k"]) if "k" in parts else rule.k
     value = rule.value.replace("{k}", str(k)) if k else rule.value
-    return Score(key, parts.get("benchmark") or parts.get("task") or rule.benchmark, value, rule.scale, k, rank)
+    benchmark = printable(parts.get("benchmark") or parts.get("task") or rule.benchmark)
+    return Score(key, benchmark, value, rule.scale, k, rank)
 
 
 def _shape(raw: RawRun) -> Any:
@@ -185,7 +186,7 @@ def _skipped(raw: RawRun) -> list[records.Skipped]:
     if raw.rows.impossible:
         out.append(records.Skipped(raw.name, 0, f"{raw.rows.impossible} row(s) with an impossible step"))
     for key, n in sorted(raw.rows.not_finite.items()):
-        out.append(records.Skipped(raw.name, 0, f"{n} value(s) of {key} that are not finite"))
+        out.append(records.Skipped(raw.name, 0, printable(f"{n} value(s) of {key} that are not finite")))
     return out
 
 

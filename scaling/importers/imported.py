@@ -15,7 +15,7 @@ from scaling.errors import RecordError
 from scaling.importers.lines import EvalColumns, StepColumns, eval_dicts, eval_text
 from scaling.importers.mapping import TrainerMapping
 from scaling.importers.rows import Rows
-from scaling.importers.values import safe_name
+from scaling.importers.values import printable, safe_name
 from scaling.runs import RunTable, assemble, build_table
 
 __all__ = ["Explanation", "ImportedRun", "RawRun", "Written", "to_table", "write"]
@@ -83,7 +83,7 @@ class Explanation:
             wide = max((len(row[0]) for row in rows), default=0)
             lines += ["  " + " ".join([row[0].ljust(wide), *filter(None, row[1:])]) for row in rows]
         lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(printable(line) for line in lines)
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,8 @@ from scaling.records import Skipped
 __all__ = ["read"]
 
 _LINE = re.compile(rb"[Gg]lobal[_ ]step:? ?(\d{1,4000})(?: \[\w+\])?(?:: |, eval_metrics: )(\{[^\n\r]*)")
-_PAIR = re.compile(r"['\"]([^'\"]+)['\"]: ((?:[\w.]+\()*[-+]?(?:\d[\d.eE+-]*|nan|inf)\)*|tensor\([^)]*\)|[-+\w.]+)")
+_CALL = r"[\w.]+\((?:[^()]++|\([^()]*+\))*+\)"  # np.float64(0.5), tensor(0.5, device='cuda:0')
+_PAIR = re.compile(rf"['\"]([^'\"]+)['\"]: ({_CALL}|[-+\w.]+)")
 
 
 def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | None = None) -> RawRun:
@@ -34,6 +35,7 @@ def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | N
     run = RawRun(
         name=log_name(path), source="OpenRLHF console log", files=(str(path),), mapping=mapping, status="running"
     )
+    lost: dict[str, int] = {}
     for chunk, torn in chunks(path, progress):
         at = chunk.find(b"lobal")
         while at >= 0:
@@ -41,26 +43,31 @@ def read(path: Path, mapping: TrainerMapping, progress: Callable[[int], Any] | N
             if match is None:
                 at = chunk.find(b"lobal", at + 5)
                 continue
-            text = plain(match[2]).decode("utf-8", "replace")
-            if torn and match.end() == len(chunk) and not text.rstrip().endswith("}"):
+            end = match.end()
+            if other := _LINE.search(chunk, match.start(2), end):  # another process printed into this line
+                end = other.start()
+            text = plain(chunk[match.start(2) : end]).decode("utf-8", "replace")
+            if torn and end == len(chunk) and not text.rstrip().endswith("}"):
                 text = text.rpartition(",")[0]
                 run.skipped.append(Skipped(path.name, 0, "torn last line: its last value"))
-            _add(run, int(match[1]), text)
-            at = chunk.find(b"lobal", match.end())
+            _add(run, int(match[1]), text, lost)
+            at = chunk.find(b"lobal", end)
+    for key, count in lost.items():
+        run.skipped.append(Skipped(path.name, 0, f"{count} value(s) of {key} that are no number"))
     if not run.rows.count:
         raise ForeignLogError(f"{path}: no line of the form 'Global step N: {{...}}', as OpenRLHF logs")
     return run
 
 
-def _add(run: RawRun, step: int, text: str) -> None:
+def _add(run: RawRun, step: int, text: str, lost: dict[str, int]) -> None:
     keys: list[str] = []
     values: list[float] = []
     for key, raw in _PAIR.findall(text):
-        value = number(raw)
+        value, name = number(raw), run.mapping.clean(key)
         if value is None:
-            continue
-        name = run.mapping.clean(key)
-        if run.mapping.wants(name) and name not in keys:
+            if run.mapping.wants(name):
+                lost[name] = lost.get(name, 0) + 1
+        elif run.mapping.wants(name) and name not in keys:
             keys.append(name)
             values.append(value)
         else:

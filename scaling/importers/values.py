@@ -10,7 +10,7 @@ from typing import Any
 
 from scaling.errors import ForeignLogError
 
-__all__ = ["ANSI", "digest", "head", "lookup", "number", "one_line", "redact", "safe_name"]
+__all__ = ["ANSI", "digest", "head", "lookup", "number", "one_line", "printable", "redact", "safe_name"]
 
 ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 # np.float64(0.5), numpy.int32(3), tensor(0.5, device='cuda:0'), array(0.5)
@@ -124,6 +124,16 @@ def one_line(text: str) -> str:
         'a b [31m'
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+
+
+def printable(text: str) -> str:
+    r"""A foreign text without what a terminal would obey.
+
+    Example:
+        >>> printable("val/\x1b]0;x\x07math")
+        'val/\ufffd]0;x\ufffdmath'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def digest(*parts: Any) -> str:

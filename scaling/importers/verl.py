@@ -160,7 +160,9 @@ class _Console:
         writer = self._writer(chunk, text, at)
         start = match.end() + 3
         body = text[start:end]
-        body = body[: body.find("\r")] if "\r" in body else body
+        if "\r" in body:  # what follows was printed over this line on a terminal, perhaps another step
+            end = start + body.find("\r")
+            body = text[start:end]
         if other := _NEXT.search(body):  # another process printed into this line, perhaps another step
             self._parse(int(match[1]), body[: other.start()], False, writer)
             inner = _STEP.search(body, other.end())

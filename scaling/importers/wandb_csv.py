@@ -87,6 +87,7 @@ def _read_one(
             metrics.setdefault(match["run"], {})[match["metric"]] = None
             if str(path) not in files[match["run"]]:
                 files[match["run"]].append(str(path))
+        odd = [0, 0]
         for cells in reader:
             step = number(cells[0]) if cells else None
             if step is None or step < 0 or step != int(step):
@@ -96,6 +97,13 @@ def _read_one(
                     )
                 continue
             for i, match in parsed:
-                value = number(cells[i]) if i < len(cells) and cells[i] != "" else None
+                if i >= len(cells) or cells[i] == "":
+                    continue
+                value, row = number(cells[i]), runs.setdefault(match["run"], {}).setdefault(int(step), {})
+                odd[0] += value is None
                 if value is not None:
-                    runs.setdefault(match["run"], {}).setdefault(int(step), {})[match["metric"]] = value
+                    odd[1] += match["metric"] in row and row[match["metric"]] != value
+                    row[match["metric"]] = value
+    for count, reason in zip(odd, ("that are no number", "of a step that had another one before: the last is kept")):
+        if count:
+            skipped.append(Skipped(path.name, 0, f"{count} value(s) {reason}"))
