@@ -235,6 +235,7 @@ def test_a_single_process_uses_one_gpu_of_several(tmp_path, monkeypatch):
     from tests_train_shared import SMALL, composed
 
     import sweeps.grpo
+    from sweeps.config import resolve
     from sweeps.devices import one_gpu
     from sweeps.models import load
     from sweeps.tasks import build
@@ -248,7 +249,7 @@ def test_a_single_process_uses_one_gpu_of_several(tmp_path, monkeypatch):
         return arguments
 
     monkeypatch.setattr(sweeps.grpo, "trl_arguments", seen)
-    config = composed([*SMALL, "grpo.dtype=float32"])
+    config = resolve(composed([*SMALL, "grpo.dtype=float32"]))
     task = build(config.task)
     model, tokenizer = load(config.model, task)
     trainer = sweeps.grpo.build_trainer(
