@@ -49,17 +49,22 @@ def write_ladder(
     seeds: int = 2,
     recipes: dict[str, float] | None = None,
     steps: int = 400,
+    even: bool = True,
 ) -> Path:
-    """Write a ladder of runs: bases x recipes (name -> how much faster than the first) x seeds."""
+    """Write a ladder of runs: bases x recipes (name -> how much faster than the first) x seeds.
+
+    With ``even`` every step takes as long as the first, so that GPU-hours are in proportion to FLOPs; else as long as its
+    completions are, which get longer while the model learns.
+    """
     root = Path(root)
     for base in bases:
         for recipe, speed in (recipes or {"dapo": 1.0}).items():
             for seed in range(seeds):
-                _write(root / f"{base.name}-{recipe}-s{seed}", base, recipe, speed, seed, steps)
+                _write(root / f"{base.name}-{recipe}-s{seed}", base, recipe, speed, seed, steps, even)
     return root
 
 
-def _write(path: Path, base: Base, recipe: str, speed: float, seed: int, steps: int) -> None:
+def _write(path: Path, base: Base, recipe: str, speed: float, seed: int, steps: int, even: bool) -> None:
     rng = np.random.default_rng([seed, int(base.params / 1e6), len(recipe)])
     law = Sigmoid(
         asymptote=base.law.asymptote + 0.004 * rng.standard_normal(), efficiency_exponent=base.law.efficiency_exponent,
@@ -84,6 +89,12 @@ def _write(path: Path, base: Base, recipe: str, speed: float, seed: int, steps: 
     def score(step: int) -> float:
         return float(law(np.array([max(step, 1e-9) * base.flops_per_step]))[0])
 
+    lengths = np.array([600 + 900 * score(step) for step in range(1, steps + 1)])
+    pace = np.ones(steps) if even else lengths / lengths[0]  # time of each step, in that of the first
+
+    def spent(of_flops: float, of_seconds: float) -> dict[str, float]:
+        return {key: value * (of_seconds if key.endswith("seconds") else of_flops) for key, value in cost.items()}
+
     lines = []
     for step in range(1, steps + 1):
         p = score(step)
@@ -91,7 +102,7 @@ def _write(path: Path, base: Base, recipe: str, speed: float, seed: int, steps: 
             "reward": p + 0.02 * rng.standard_normal(), "completion_length": 600 + 900 * p + 20 * rng.standard_normal(),
             "truncation_rate": 0.02 + 0.02 * p, "entropy": 1.1 - 0.8 * p, "zero_variance_fraction": 0.2 + 0.4 * p,
         }  # fmt: skip
-        lines.append(dump_line({"segment": 0, "step": step, "cost": cost, "metrics": metrics}))
+        lines.append(dump_line({"segment": 0, "step": step, "cost": spent(1, pace[step - 1]), "metrics": metrics}))
     (path / STEPS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     with Appender(path / EVALS) as out:
         for step in sorted({0, 4, 8, 16, 30, *range(50, steps + 1, 25)}):
@@ -99,7 +110,7 @@ def _write(path: Path, base: Base, recipe: str, speed: float, seed: int, steps: 
             for decoding, k, chance in (("sampled", 4, p), ("greedy", 1, np.minimum(1, 1.1 * p))):
                 if decoding == "sampled" or step == 0:
                     out.write({
-                        "segment": 0, "step": step, "cost": {key: value * step for key, value in cost.items()},
+                        "segment": 0, "step": step, "cost": spent(step, pace[:step].sum()),
                         "benchmark": "math/held-out", "k": k, "successes": rng.binomial(k, chance).tolist(),
                         "sampling": {"decoding": decoding, "temperature": 1.0 if decoding == "sampled" else 0.0},
                         "completion_length": 600 + 900 * score(step), "truncation_rate": 0.02,

@@ -230,11 +230,14 @@ def stamp(fig: go.Figure, text: str) -> go.Figure:
     return fig
 
 
-def legend_entry(name: str, look: Look) -> go.Scatter:
-    """A trace that only stands in the legend, with marker and line together."""
-    import plotly.graph_objects as go
+def scatter(**options: Any) -> dict[str, Any]:
+    """A trace as plotly's own description of it: plotly checks it when a figure is made, and only once."""
+    return {"type": "scatter", **options}
 
-    return go.Scatter(
+
+def legend_entry(name: str, look: Look) -> dict[str, Any]:
+    """A trace that only stands in the legend, with marker and line together."""
+    return scatter(
         x=[None],
         y=[None],
         mode="lines+markers",
@@ -246,11 +249,11 @@ def legend_entry(name: str, look: Look) -> go.Scatter:
     )
 
 
-def area(name: str, look: Look, x: NDArray, low: NDArray, high: NDArray, *, alpha: float, **more: Any) -> go.Scatter:
+def area(
+    name: str, look: Look, x: NDArray, low: NDArray, high: NDArray, *, alpha: float, **more: Any
+) -> dict[str, Any]:
     """A band between two lines."""
-    import plotly.graph_objects as go
-
-    return go.Scatter(
+    return scatter(
         x=f32(np.concatenate([x, x[::-1]])),
         y=f32(np.concatenate([high, low[::-1]])),
         fill="toself",

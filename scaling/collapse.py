@@ -16,7 +16,7 @@ beside a falling score, as it tells divergence from premature certainty.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -184,13 +184,13 @@ def _fall(score: Curve) -> tuple[float, float, float, float, float] | None:
     if against <= 0:
         return None
     best, fitted = against, rising
-    for k in range(1, len(y)):  # up to k, down from k
+    both = _rising_losses(y, w) + _rising_losses(y[::-1], w[::-1])[::-1]  # up to k, down from k
+    k = 1 + int(np.argmin(both[1:-1])) if len(y) > 1 else 0
+    if k and both[k] < against:
         up = isotonic_regression(y[:k], weights=w[:k]).x
         down = isotonic_regression(y[k:], weights=w[k:], increasing=False).x
-        both = np.concatenate([up, down])
-        loss = float(np.sum(w * (y - both) ** 2))
-        if loss < best:
-            best, fitted = loss, both
+        fitted = np.concatenate([up, down])
+        best = float(np.sum(w * (y - fitted) ** 2))
     peak = int(np.argmax(fitted))
     start, summit, end = float(fitted[: peak + 1].min()), float(fitted[peak]), float(fitted[-1])
     lost = fitted <= (summit + end) / 2
@@ -207,12 +207,31 @@ def _fall(score: Curve) -> tuple[float, float, float, float, float] | None:
     return float(x[peak]), float(x[onset]), min((top - end) / max(top - min(start, end), 1e-300), 1.0), top, end
 
 
+def _rising_losses(y: Array, w: Array) -> Array:
+    """Loss of the best rising fit to the first k values, for k = 0 to n, by pooling adjacent violators once."""
+    losses = [0.0]
+    blocks: list[tuple[float, float, float]] = []  # level, weight, loss up to and with the block
+    for level, weight in zip(y.tolist(), w.tolist()):
+        inside = 0.0
+        while blocks and blocks[-1][0] >= level:
+            other, more, until = blocks.pop()
+            inside += (
+                until - (blocks[-1][2] if blocks else 0.0) + weight * more / (weight + more) * (level - other) ** 2
+            )
+            level = (weight * level + more * other) / (weight + more)
+            weight += more
+        blocks.append((level, weight, (blocks[-1][2] if blocks else 0.0) + inside))
+        losses.append(blocks[-1][2])
+    return np.array(losses)
+
+
 def _binned(curve: Curve) -> tuple[Array, Array, Array]:
     """First compute, mean score and weight of at most 40 groups of neighbouring evaluations."""
-    groups: Sequence[NDArray[np.int64]] = np.array_split(np.arange(len(curve)), min(_BINS, len(curve)))
-    x = np.array([curve.compute[g[0]] for g in groups])
-    y = np.array([curve.performance[g].mean() for g in groups])
-    return x, y, np.array([float(len(g)) for g in groups])
+    count, more = divmod(len(curve), min(_BINS, len(curve)))
+    size = np.full(min(_BINS, len(curve)), count)
+    size[:more] += 1
+    first = np.cumsum(size) - size
+    return curve.compute[first], np.add.reduceat(curve.performance, first) / size, size.astype(float)
 
 
 def _tenth(curve: Curve, *, last: bool) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -68,12 +69,11 @@ class ComputeCost:
     rollouts: float = 0
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
+        for name, value in vars(self).items():  # quicker than fields(): one is made for every line that is read
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ScalingError(f"ComputeCost.{item.name} must be a number, got {type(value).__name__} {value!r}")
-            if not 0 <= value < float("inf"):
-                raise ScalingError(f"ComputeCost.{item.name} must be finite and >= 0, got {value!r}")
+                raise ScalingError(f"ComputeCost.{name} must be a number, got {type(value).__name__} {value!r}")
+            if not 0 <= value < math.inf:
+                raise ScalingError(f"ComputeCost.{name} must be finite and >= 0, got {value!r}")
 
     def __add__(self, other: ComputeCost) -> ComputeCost:
         if not isinstance(other, ComputeCost):

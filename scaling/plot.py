@@ -45,6 +45,7 @@ from scaling._plot_style import (
     metric_label,
     plain,
     positive,
+    scatter,
     stamp,
     tick_unit,
 )
@@ -129,23 +130,23 @@ def curves(
     zero = float(seen.min()) / 3 if seen.size else 1.0
     highest = float(seen.max()) if seen.size else 1.0
     style = style or looks(groups)
-    fig = go.Figure()
+    traces: list[dict[str, Any]] = []
     for name, members in groups.items():
         fit = fits.get(name)
         if fit is not None:
-            fig.add_traces(_fitted(name, style[name], fit, members, level=level, extend=extend))
+            traces += _fitted(name, style[name], fit, members, level=level, extend=extend)
     for name, members in groups.items():  # points above every band
         trace = _points(name, style[name], members, zero=zero, fit=fits.get(name))
-        trace.showlegend = name not in fits
-        fig.add_trace(trace)
+        traces.append(trace | {"showlegend": name not in fits})
         if name in fits:
-            fig.add_trace(legend_entry(name, style[name]))
+            traces.append(legend_entry(name, style[name]))
     axis = first.axis if first is not None else "gpu_hours"
     y_axis = axis_style(y_title or (metric_label(first.metric) if first is not None else ""))
     if first is not None and first.metric.startswith("pass@"):
-        y_axis |= {"range": _span(fig)}
-    fig.update_layout(
-        **layout(
+        y_axis |= {"range": _span(traces)}
+    return go.Figure(
+        traces,
+        layout(
             xaxis=log_axis(
                 low=zero / 1.15,
                 high=highest * (extend if fits else 1.0) * 1.15,
@@ -155,9 +156,8 @@ def curves(
             ),
             yaxis=y_axis,
             height=420 + 26 * max(0, math.ceil(len(groups) / 3) - 2),  # a longer legend takes nothing from the plot
-        )
+        ),
     )
-    return fig
 
 
 def dense_curves(
@@ -221,32 +221,22 @@ def panels(
     axis = first.axis if first is not None else "gpu_hours"
     height = math.ceil(len(rows) / columns)
     fig = make_subplots(rows=height, cols=columns, vertical_spacing=0.26 / height, horizontal_spacing=0.09)
-    for i, (title, groups) in enumerate(rows.items()):
-        place: dict[str, Any] = {"row": i // columns + 1, "col": i % columns + 1}
+    traces, axes = [], {}
+    for i, (title, groups) in enumerate(rows.items(), start=1):
+        place = {"xaxis": f"x{i}", "yaxis": f"y{i}", "showlegend": False}
         for name, members in groups.items():
             drawn = _points_panel if title in points else _binned_panel
-            for trace in drawn(name, style[name], members, bins=bins, low=low):
-                trace.showlegend = False
-                fig.add_trace(trace, **place)
-        last_row = i + columns >= len(rows)
-        fig.update_xaxes(
-            log_axis(
-                low=low / 1.15, high=high * 1.15, title=axis_title(axis) if last_row else "", unit=tick_unit(axis)
-            ),
-            **place,
-        )
-        share = title.endswith("[0 to 1]")
-        fig.update_yaxes(axis_style(title) | ({"rangemode": "tozero"} if share else {}), **place)
-    for name in everything:
-        fig.add_trace(legend_entry(name, style[name]), row=1, col=1)
-    fig.update_layout(**layout(height=420 if height == 1 else 250 * height + 60))
+            traces += [trace | place for trace in drawn(name, style[name], members, bins=bins, low=low)]
+        below = axis_title(axis) if i + columns > len(rows) else ""
+        axes[f"xaxis{i}"] = log_axis(low=low / 1.15, high=high * 1.15, title=below, unit=tick_unit(axis))
+        axes[f"yaxis{i}"] = axis_style(title) | ({"rangemode": "tozero"} if title.endswith("[0 to 1]") else {})
+    fig.add_traces(traces + [legend_entry(name, style[name]) for name in everything])
+    fig.update_layout(**layout(height=420 if height == 1 else 250 * height + 60), **axes)
     fig.update_layout(legend={"y": -0.2 / (1 if height == 1 else height * 0.66)})
     return fig
 
 
 def _fitted(name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, level: float, extend: float) -> list[Any]:
-    import plotly.graph_objects as go
-
     seen = positive([c.compute for c in members])
     if not seen.size:
         return []
@@ -264,7 +254,7 @@ def _fitted(name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, lev
     ):
         if keep.sum() > 1:
             traces.append(
-                go.Scatter(
+                scatter(
                     x=f32(grid[keep]),
                     y=f32(median[keep]),
                     mode="lines",
@@ -278,20 +268,16 @@ def _fitted(name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, lev
     return traces
 
 
-def _span(fig: go.Figure) -> list[float]:
+def _span(traces: Sequence[Mapping[str, Any]]) -> list[float]:
     """Range of a score axis: all that is drawn, cut at a little beyond 0 and 1."""
-    drawn = np.concatenate(
-        [np.asarray(t.y, dtype=float) for t in fig.data if t.y is not None and len(t.y) > 1] or [[0.0, 1.0]]
-    )
+    drawn = np.concatenate([np.asarray(t["y"], dtype=float) for t in traces if len(t["y"]) > 1] or [[0.0, 1.0]])
     drawn = drawn[np.isfinite(drawn)]
     low, high = (float(drawn.min()), float(drawn.max())) if drawn.size else (0.0, 1.0)
     pad = 0.06 * max(high - low, 0.05)
     return [max(low - pad, -0.03), min(high + pad, 1.03)]
 
 
-def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit: Fitted | None) -> Any:
-    import plotly.graph_objects as go
-
+def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit: Fitted | None) -> dict[str, Any]:
     low, high = fit.window if fit is not None else (0.0, math.inf)
     x = np.concatenate([c.compute for c in members])
     y = np.concatenate([c.performance for c in members])
@@ -300,7 +286,7 @@ def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit
     symbols = [f"{look.symbol}-open" if h else look.symbol for h in hollow] if hollow.any() else look.symbol
     runs = np.concatenate([np.repeat(plain(c.run_id), len(c)) for c in members]) if len(members) > 1 else None
     bars = {"type": "data", "array": f32(error), "thickness": 0.9, "width": 0, "color": look.fill(0.55)}
-    return go.Scatter(
+    return scatter(
         x=f32(np.where(x > 0, x, zero)),
         y=f32(y),
         mode="markers",
@@ -316,15 +302,12 @@ def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit
 
 def _points_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int, low: float) -> list[Any]:
     trace = _points(name, look, members, zero=low, fit=None)
-    trace.marker.size = 4
-    return [trace]
+    return [trace | {"marker": trace["marker"] | {"size": 4}}]
 
 
 def _binned_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int, low: float) -> list[Any]:
-    import plotly.graph_objects as go
-
     x, middle, below, above = _binned(members, bins)
-    line = go.Scatter(
+    line = scatter(
         x=f32(x),
         y=f32(middle),
         mode="lines",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 from scaling import records, run_cache
@@ -17,14 +17,16 @@ from scaling.run_table import RunTable, build_table
 __all__ = ["AXIS_COLUMNS", "RunTable", "find_runs", "load_runs"]
 
 QUICK_BYTES = 1 << 14  # below this, reading line by line takes no time
+MUCH_BYTES = 1 << 25  # below this, starting processes takes longer than it saves
 
 
-def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) -> RunTable:
+def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False, processes: int = 1) -> RunTable:
     """Load run directories into a `RunTable`.
 
     Args:
         path: a run directory, a folder that holds some at any depth, or several of these.
         strict: raise on the first bad line instead of counting it in ``RunTable.skipped``.
+        processes: large records are parsed in so many processes; the table is the same.
 
     Returns:
         The runs found, sorted by path.
@@ -46,7 +48,7 @@ def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False) 
     found = [run for p in paths for run in find_runs(p)]
     if not found:
         raise RecordError(f"no run directory (a folder with run.json) under {', '.join(map(str, paths)) or 'no path'}")
-    table = run_cache.load(found, lambda: build_table(_load_all(found)))
+    table = run_cache.load(found, lambda: build_table(_load_all(found, processes)))
     return build_table(_load_all(found), strict=True) if strict and table.skipped else table  # raises, naming the run
 
 
@@ -67,12 +69,25 @@ def find_runs(path: Path) -> list[Path]:
     return out
 
 
-def _load_all(found: Sequence[Path]) -> Iterable[Assembled]:
-    """Every run in order; parsing leaves the interpreter, so a few threads help."""
+def _load_all(found: Sequence[Path], processes: int = 1) -> Iterable[Assembled]:
+    """Every run in order; parsing leaves the interpreter, so a few threads help, and processes more where there is much."""
     if len(found) < 4:
         return [_load_one(path) for path in found]
+    if (
+        processes > 1
+        and sum(_size(path / name) for path in found for name in (records.STEPS, records.EVALS)) > MUCH_BYTES
+    ):
+        with ProcessPoolExecutor(min(processes, len(found))) as pool:
+            return list(pool.map(_load_one, found, chunksize=-(-len(found) // (4 * processes))))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return list(pool.map(_load_one, found))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _load_one(path: Path) -> Assembled:

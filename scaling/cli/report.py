@@ -56,7 +56,8 @@ def report(
     from scaling import load_runs
     from scaling.report import write
 
-    table = load_runs(runs)
+    processes = min(8, _cores())
+    table = load_runs(runs, processes=processes)
     click.echo(repr(table))
     path = write(
         table,
@@ -68,11 +69,16 @@ def report(
         draws=draws,
         seed=seed,
         full=full,
-        processes=min(8, os.cpu_count() or 1),
+        processes=processes,
         command=_command(),
         progress=_bar,
     )
     click.echo(f"report: {path}")
+
+
+def _cores() -> int:
+    """Cores that this process may use: on a shared machine not all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _command() -> str:

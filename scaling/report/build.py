@@ -10,8 +10,9 @@ from typing import Any
 import scaling
 from scaling.errors import ScalingError
 from scaling.report import page
-from scaling.report.gather import gather
-from scaling.report.sections import all_sections
+from scaling.report.fitting import Fitting
+from scaling.report.gather import collect
+from scaling.report.sections import all_sections, unfitted_sections
 from scaling.report.tables import write_table
 from scaling.runs import RunTable
 
@@ -61,18 +62,11 @@ def write(
     """
     if not len(table.runs):
         raise ScalingError("a report needs at least one run, the table has none")
-    analysis = gather(
-        table,
-        benchmark=benchmark,
-        law=law,
-        fit_after=fit_after,
-        draws=draws,
-        seed=seed,
-        full=full,
-        processes=processes,
-        progress=progress,
-    )
-    sections = all_sections(analysis, command=command)
+    analysis = collect(table, benchmark=benchmark, law=law, fit_after=fit_after, draws=draws, seed=seed, full=full)
+    with Fitting(analysis.curves, analysis.groups, analysis.settings, processes=processes) as fitting:
+        made = unfitted_sections(analysis, command=command)  # while the fits are made
+        analysis = analysis.with_fits(fitting, progress)
+    sections = all_sections(analysis, command=command, made=made)
     text = page.render(
         title, sections, footer=f"Written by rl-scaling {scaling.__version__}. Tables: the CSV and JSON files beside."
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,38 +10,16 @@ from typing import Any
 import numpy as np
 
 from scaling.curve import Curve
-from scaling.errors import ScalingError, UnknownName
-from scaling.fitting import Fit, fit
+from scaling.errors import ScalingError
+from scaling.fitting import Fit
 from scaling.plot import Look, looks
+from scaling.report.fitting import AXES, Fitting, Rescaled
 from scaling.report.groups import Group, group_runs, main_benchmark, main_decoding
 from scaling.runs import RunTable
 
-__all__ = ["Analysis", "Group", "gather", "main_benchmark"]
+__all__ = ["Analysis", "Group", "Rescaled", "collect", "gather", "main_benchmark"]
 
 FULL_RUNS = 24
-PARALLEL_RUNS = 48
-AXES = ("gpu_hours", "total_flops", "pretraining_flops_ratio")
-
-
-@dataclass(frozen=True, eq=False)
-class Rescaled:
-    """A fit seen on an axis that is ``factor`` x its own: exact, since compute enters every law as a ratio to a scale.
-
-    It answers what figures ask: ``window`` and ``forecast``.
-    """
-
-    fit: Fit
-    factor: float
-
-    @property
-    def window(self) -> tuple[float, float]:
-        """Fitted window in the unit of the new axis."""
-        low, high = self.fit.window
-        return low * self.factor, high * self.factor
-
-    def forecast(self, compute: Any, *, level: float = 0.9) -> Any:
-        """The fit's forecast at the same compute in its own unit."""
-        return self.fit.forecast(np.asarray(compute, dtype=float) / self.factor, level=level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +31,7 @@ class Analysis:
         benchmark: the held-out benchmark that is fitted, or None where there is none.
         groups: in order of size, then recipe.
         curves: axis -> group name -> curves of pass@1, one a run; an axis is missing where no run has it.
-        fits: axis -> group name -> fit.
+        fits: axis -> group name -> fit; empty until they are made.
         notes: what could not be done, and why, one line each.
         decoding: under which the fitted scores were taken.
         settings: law, draws, seed, fit_after: what the fits were asked for.
@@ -64,7 +41,7 @@ class Analysis:
     benchmark: str | None
     groups: tuple[Group, ...]
     curves: Mapping[str, Mapping[str, list[Curve]]]
-    fits: Mapping[str, Mapping[str, Fit | Rescaled]]
+    fits: Mapping[str, Mapping[str, Fit | Rescaled]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     decoding: str = "sampled"
@@ -90,6 +67,15 @@ class Analysis:
         steps: Any = self.table.steps
         return {str(run): np.asarray(rows) for run, rows in steps.groupby("run_id", sort=False).indices.items()}
 
+    def with_fits(
+        self,
+        fitting: Fitting,
+        progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
+    ) -> Analysis:
+        """The same with its fits, once they are made."""
+        fits, notes = fitting.finish(progress)
+        return replace(self, fits=fits, notes=(*self.notes, *notes))
+
     @property
     def fitted(self) -> dict[str, Fit]:
         """Fits on the axis of tables that were not refused."""
@@ -98,7 +84,7 @@ class Analysis:
     @property
     def axis(self) -> str:
         """The axis of tables: total_flops, or GPU-hours where no run has FLOPs."""
-        return "total_flops" if self.fits.get("total_flops") or not self.fits.get("gpu_hours") else "gpu_hours"
+        return "total_flops" if self.curves.get("total_flops") or not self.curves.get("gpu_hours") else "gpu_hours"
 
 
 def gather(
@@ -113,7 +99,7 @@ def gather(
     processes: int = 1,
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> Analysis:
-    """Group the runs, collect the curves on every axis and fit them.
+    """Group the runs, collect the curves on every axis and fit them: `collect`, then `Fitting`.
 
     Args:
         table: the runs.
@@ -131,6 +117,22 @@ def gather(
     Raises:
         UnknownName: the benchmark is not among those recorded.
     """
+    collected = collect(table, benchmark=benchmark, law=law, fit_after=fit_after, draws=draws, seed=seed, full=full)
+    with Fitting(collected.curves, collected.groups, collected.settings, processes=processes) as fitting:
+        return collected.with_fits(fitting, progress)
+
+
+def collect(
+    table: RunTable,
+    *,
+    benchmark: str | None = None,
+    law: str = "ensemble",
+    fit_after: float | None = None,
+    draws: int = 400,
+    seed: int = 0,
+    full: bool | None = None,
+) -> Analysis:
+    """`gather` without the fits: groups, curves and settings."""
     notes: list[str] = []
     benchmark = main_benchmark(table, benchmark, notes)
     decoding = main_decoding(table, benchmark, notes)
@@ -152,36 +154,13 @@ def gather(
         notes.append(
             f"{_some(shared)} shared a device with other runs: GPU-hours are shown but not fitted; FLOPs are fitted"
         )
-    fits: dict[str, dict[str, Any]] = {axis: {} for axis in AXES}
-    judged = "total_flops" if curves["total_flops"] else "gpu_hours"  # the axis of tables; others are drawn only
-    factors = {g.name: _factor(curves["total_flops"], curves["gpu_hours"], g.name) for g in groups}
-    work = [
-        (axis, g.name, curves[axis][g.name], _after(curves, axis, g.name, fit_after))
-        for axis in ("gpu_hours", "total_flops")
-        for g in groups
-        if g.name in curves[axis] and not (axis == "gpu_hours" and (g.shared or factors[g.name]))
-    ]
-    found = _fit_all([(c, law, after, draws, seed, axis == judged) for axis, _, c, after in work], processes)
-    results = progress(found, len(work), "fitting curves") if progress else found
-    for (axis, name, _, _), result in zip(work, results):
-        if isinstance(result, str):
-            notes.append(f"{name} was not fitted on {axis}: {result}")
-        else:
-            fits[axis][name] = result
-    for group in groups:
-        done, factor = fits["total_flops"].get(group.name), factors[group.name]
-        if done is not None and factor and not group.shared:
-            fits["gpu_hours"][group.name] = Rescaled(done, factor)
-        if done is not None and group.name in curves["pretraining_flops_ratio"]:
-            fits["pretraining_flops_ratio"][group.name] = Rescaled(done, 1 / group.pretraining_flops)
     return Analysis(
         table,
         benchmark,
         tuple(groups),
         curves,
-        fits,
-        tuple(notes),
-        {
+        notes=tuple(notes),
+        settings={
             "law": law,
             "draws": draws,
             "seed": seed,
@@ -189,30 +168,8 @@ def gather(
             "level": 0.9,
             "full": len(table.runs) <= FULL_RUNS if full is None else full,
         },
-        decoding,
+        decoding=decoding,
     )
-
-
-def _fit_all(work: list[tuple[Any, ...]], processes: int) -> Iterator[Fit | str]:
-    """Fits in order, or why there is none; over several processes where that is asked for and worth their start."""
-    if processes <= 1 or sum(len(curves) for curves, *_ in work) < PARALLEL_RUNS:
-        yield from map(_fit_one, work)
-        return
-    with ProcessPoolExecutor(min(processes, len(work))) as pool:
-        yield from pool.map(_fit_one, work)
-
-
-def _fit_one(job: tuple[Any, ...]) -> Fit | str:
-    curves, law, fit_after, draws, seed, judged = job
-    try:
-        found = fit(curves, law=law, fit_after=fit_after, draws=draws, seed=seed)
-        if judged:
-            str(found.status)  # where it is fitted: in a process of its own
-        return found
-    except UnknownName:
-        raise
-    except ScalingError as error:
-        return str(error)
 
 
 def _curves_of(
@@ -260,32 +217,6 @@ def _moved(curves: list[Curve], part: Any, other: str, axis: str) -> list[Curve]
             return None
         out.append(replace(curve, compute=new[at], axis=axis))
     return out if len(out) == len(rows) else None
-
-
-def _factor(flops: Mapping[str, list[Curve]], hours: Mapping[str, list[Curve]], name: str) -> float | None:
-    """Hours for one FLOP, where that is the same at every evaluation of the group, as with derived costs; else None."""
-    by_run = {c.run_id: c.compute for c in hours.get(name, [])}
-    pairs = [(c.compute, by_run.get(c.run_id)) for c in flops.get(name, [])]
-    if not pairs or len(pairs) != len(by_run) or any(h is None or h.shape != f.shape for f, h in pairs):
-        return None
-    f, h = (np.concatenate(side) for side in zip(*pairs))
-    factor = float(h.sum() / f.sum()) if f.sum() > 0 else 0.0
-    return factor if factor > 0 and np.allclose(h, factor * f, rtol=1e-9, atol=0.0) else None
-
-
-def _after(
-    curves: Mapping[str, Mapping[str, list[Curve]]], axis: str, name: str, fit_after: float | None
-) -> float | None:
-    """The same cut in the unit of ``axis``: the first evaluation kept on total_flops is the first kept here."""
-    if fit_after is None or axis == "total_flops":
-        return fit_after
-    by_flops = {c.run_id: c for c in curves["total_flops"].get(name, [])}
-    cuts = []
-    for curve in curves[axis][name]:
-        other = by_flops.get(curve.run_id)
-        if other is not None and (other.compute >= fit_after).any() and len(other) == len(curve):
-            cuts.append(curve.compute[(other.compute >= fit_after).argmax()])
-    return float(min(cuts)) if cuts else None
 
 
 def _some(names: list[str], most: int = 3) -> str:

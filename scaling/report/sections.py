@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -18,28 +19,26 @@ from scaling.report.tables import asymptote_text, summary_frame
 from scaling.report.text import count, number, percent, plural, score
 from scaling.report.training import agreement, health, more_samples
 
-__all__ = ["all_sections"]
+Made = dict[Callable[..., Section | None], Section | None]
+
+__all__ = ["all_sections", "unfitted_sections"]
 
 
-def all_sections(a: Analysis, *, command: str = "") -> list[Section]:
-    """Every section that the runs allow, in order."""
-    found = [
-        summary(a),
-        accuracy(a),
-        asymptotes(a),
-        forecasts(a),
-        back_test(a),
-        recipes(a),
-        costs(a),
-        agreement(a),
-        health(a),
-        more_samples(a),
-        against_pretraining(a),
-        on_the_ledger(a),
-        unknown(a),
-        provenance(a, command=command),
-    ]
+def all_sections(a: Analysis, *, command: str = "", made: Made | None = None) -> list[Section]:
+    """Every section that the runs allow, in order; those ``made`` already are taken as they are."""
+    made = made or unfitted_sections(a, command=command)
+    order = (
+        summary, accuracy, asymptotes, forecasts, back_test, recipes, costs, agreement, health, more_samples,
+        against_pretraining, on_the_ledger, unknown, provenance,
+    )  # fmt: skip
+    found = [made[section] if section in made else section(a) for section in order]
     return [section for section in found if section is not None]
+
+
+def unfitted_sections(a: Analysis, *, command: str = "") -> Made:
+    """The sections that no fit enters, by the function that makes them: they can be made while fits are."""
+    makers = (costs, agreement, health, more_samples, against_pretraining, on_the_ledger)
+    return {make: make(a) for make in makers} | {provenance: provenance(a, command=command)}
 
 
 def summary(a: Analysis) -> Section:

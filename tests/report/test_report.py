@@ -233,10 +233,10 @@ def _uneven(table):
 
 
 def test_several_processes_give_the_same_numbers(table, monkeypatch):
-    from scaling.report import gather
+    from scaling.report import fitting, gather
 
     one = gather.gather(_uneven(table), draws=100, law="sigmoid")
-    monkeypatch.setattr(gather, "PARALLEL_RUNS", 1)
+    monkeypatch.setattr(fitting, "PARALLEL_RUNS", 1)
     two = gather.gather(_uneven(table), draws=100, law="sigmoid", processes=2)
     for axis in ("gpu_hours", "total_flops"):
         assert one.fits[axis]
