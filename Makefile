@@ -1,6 +1,6 @@
 # make demo   trains the demo ladder end to end and writes report/index.html
 # make test   installs what is missing and runs the whole suite
-# make lint   ruff and pyright
+# make lint   ruff, its format and pyright
 # make docs   builds the documentation, warnings are errors
 # make test-slurm, coverage, admission, ladder, recipes   the Slurm tests alone; the slow studies
 SHELL := /bin/bash
@@ -28,6 +28,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 	@# tests that start processes may lose a race on a busy machine: once more, and the summary counts it
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --reruns 1
@@ -53,4 +54,5 @@ docs: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python

@@ -36,7 +36,12 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one group is drawn, the same in every figure."""
+    """How one group is drawn, the same in every figure.
+
+    Example:
+        >>> Look("#1C7FC0", dash="dash").fill(0.2)
+        'rgba(28,127,192,0.2)'
+    """
 
     colour: str
     dash: str = "solid"
@@ -213,7 +218,13 @@ def layout(**more: Any) -> dict[str, Any]:
 
 
 def stamp(fig: go.Figure, text: str) -> go.Figure:
-    """Write a warning inside the figure, so that it stays with the figure when it is copied."""
+    """Write a warning inside the figure, so that it stays with the figure when it is copied.
+
+    Example:
+        >>> import plotly.graph_objects as go
+        >>> stamp(go.Figure(), "preliminary").layout.annotations[0].text
+        'preliminary'
+    """
     fig.add_annotation(
         text=plain(text),
         xref="paper",

@@ -13,7 +13,12 @@ from scaling.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where runs are from: a folder of run directories, or a foreign log and its importer."""
+    """Where runs are from: a folder of run directories, or a foreign log and its importer.
+
+    Example:
+        >>> Source(path="runs/ladder", where="params > 1e8").where
+        'params > 1e8'
+    """
 
     path: str = ""
     where: str = ""
@@ -25,7 +30,12 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
-    """A run that is left out, with the reason that the paper gives."""
+    """A run that is left out, with the reason that the paper gives.
+
+    Example:
+        >>> Exclusion(run="0.5B-seed3", reason="a node failed at step 40").reason
+        'a node failed at step 40'
+    """
 
     run: str
     reason: str
@@ -49,6 +59,11 @@ class Study:
         draws: behind the intervals [1].
         seed: of the draws.
         folder: of the file; paths are relative to it.
+
+    Example:
+        >>> study = Study(title="Three sizes", runs=(Source(path="runs"),), factors=("model",), law="sigmoid")
+        >>> study.axis, study.draws > 0
+        ('total_flops', True)
     """
 
     title: str

@@ -47,6 +47,13 @@ class Backtest:
             evaluations), its ``forecast``, the band ``low`` to ``high`` (of the mean of these five evaluations, with their
             noise) and its ``width``, whether the band ``covered`` the final value, and ``skill_<baseline>`` = 1 - RMSE / RMSE of the baseline. ``status`` is ``ok`` or why there is none.
         level: nominal coverage of the band.
+
+    Example:
+        >>> from scaling.backtest import backtest, last_value
+        >>> curve = Curve(compute=np.arange(1.0, 31.0), performance=0.6 - 0.4 / np.arange(1.0, 31.0))
+        >>> result = backtest([curve], fractions=[0.5], laws=[], methods={"last_value": last_value})
+        >>> int(result.scores()["curves"].iloc[0])
+        1
     """
 
     table: pd.DataFrame
@@ -182,6 +189,13 @@ class LawForecaster:
         law: name of the law.
         draws: of each fit.
         seed: of the draws.
+
+    Example:
+        >>> compute = np.geomspace(1.0, 100.0, 20)
+        >>> seen = [Curve(compute=compute, performance=0.6 - 0.3 / (1 + compute / 10))]
+        >>> median, low, high = LawForecaster("sigmoid", draws=50)(seen, np.array([200.0]), 0.9)
+        >>> bool(low[0] <= median[0] <= high[0])
+        True
     """
 
     law: str

@@ -58,6 +58,11 @@ class Collapse:
         onset_compute: compute at which half of the fall is behind it [unit of the axis]; NaN without a fall.
         lost_share: share of the gain given back by the end [1]; 0 without a fall.
         axis: the compute axis.
+
+    Example:
+        >>> found = Collapse("a", "collapsed", ("entropy gone, 0.9 to 0.01 nat",))
+        >>> bool(found), str(found)
+        (True, 'run a collapsed: entropy gone, 0.9 to 0.01 nat')
     """
 
     run_id: str

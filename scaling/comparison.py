@@ -27,6 +27,11 @@ class Contrast:
         compute: where, in the unit of the axis; NaN for quantities that belong to no compute.
         better: probability that the other recipe is better than the baseline.
         status: ``"ok"``, or why the number must not be quoted.
+
+    Example:
+        >>> gain = Contrast("difference", 0.03, 0.01, 0.05, compute=200.0, better=0.99)
+        >>> gain.low > 0 and gain.status == "ok"
+        True
     """
 
     quantity: str
@@ -51,6 +56,13 @@ class Pair:
         exponent: difference in B after refitting both with a common A.
         common_asymptote: that A; NaN where the asymptotes differ or are not identified.
         paired: what the draws are paired over.
+
+    Example:
+        >>> none = Contrast("asymptote", float("nan"), -np.inf, np.inf, status="asymptote not identified")
+        >>> gain = Contrast("difference", 0.03, 0.01, 0.05, compute=200.0, better=0.99)
+        >>> pair = Pair("dapo", "cispo", (gain,), (), none, none, float("nan"), "nothing")
+        >>> [c.quantity for c in pair.contrasts() if c.status == "ok"]
+        ['difference']
     """
 
     baseline: str
@@ -81,6 +93,14 @@ class Comparison:
         factors: setting -> recipe -> value, for every setting in which the recipes differ.
         flags: what a reader must know, one line each: evaluations beyond the fourth epoch, collapsed runs, extrapolation.
         dense: the same comparison on training reward where it was given and usable; marked as such in its flags.
+
+    Example:
+        >>> from scaling import Curve, compare
+        >>> c = np.geomspace(5, 2000, 20)
+        >>> a, b = (Curve(compute=c, performance=0.6 - 0.4 / (1 + c / k) + 0.004 * np.sin(c)) for k in (120, 60))
+        >>> comparison = compare({"slow": a, "fast": b}, at=[100.0], draws=100)
+        >>> comparison.table["quantity"].tolist()
+        ['difference', 'speed_up', 'asymptote', 'efficiency_exponent']
     """
 
     pairs: tuple[Pair, ...]
@@ -130,8 +150,9 @@ class Comparison:
                     f"  at {self.axis} {c.compute:.4g}: difference {c.median:+.4f} [{c.low:+.4f}, {c.high:+.4f}], better with "
                     f"probability {c.better:.2f}; {_speed(s)}{note}"
                 )
-            lines.append(f"  asymptote: {_words(p.asymptote)}")
-            lines.append(f"  exponent:  {_words(p.exponent)}")
+            lines.append(f"  asymptote: {_words(p.asymptote).removeprefix('asymptote ')}")
+            same = p.exponent.status != "ok" and p.exponent.status == p.asymptote.status
+            lines.append(f"  exponent:  {'not compared without a common asymptote' if same else _words(p.exponent)}")
         for name, values in self.factors.items():
             lines.append(f"  factor {name}: " + ", ".join(f"{recipe} {value}" for recipe, value in values.items()))
         lines += [f"  flag: {flag}" for flag in self.flags]

@@ -24,6 +24,10 @@ class Convention:
         factor: FLOPs per parameter and token [FLOP].
         phases: what the factor covers.
         source: who uses it.
+
+    Example:
+        >>> CONVENTIONS["10NT"].factor, CONVENTIONS["10NT"].phases
+        (10, ('generation', 'scoring', 'training'))
     """
 
     factor: float

@@ -61,6 +61,12 @@ def check_pooling(
 
     Raises:
         ScalingError: with the setting, the runs and what to do.
+
+    Example:
+        >>> def curve(temperature):
+        ...     return Curve(compute=[1.0], performance=[0.1], labels={"temperature": temperature})
+        >>> check_pooling({"a": [curve(1.0)], "b": [curve(1.0)]})
+        {}
     """
     allowed = set(factors)
     values: dict[str, dict[str, str]] = {}
@@ -96,7 +102,13 @@ def check_pooling(
 
 
 def notable(recipes: Mapping[str, Sequence[Curve]]) -> list[str]:
-    """Lines on evaluations beyond the fourth epoch and on collapsed runs."""
+    """Lines on evaluations beyond the fourth epoch and on collapsed runs.
+
+    Example:
+        >>> curve = Curve(compute=[1.0, 2.0], performance=[0.1, 0.2], labels={"epoch": np.array([1.0, 6.0])}, run_id="r")
+        >>> notable({"a": [curve]})
+        ['a: 1 of 2 evaluations of run r lie beyond the fourth epoch of its data (from gpu_hours 2)']
+    """
     from scaling.collapse import find_collapse
 
     lines = []
@@ -136,7 +148,13 @@ def epoch_of(curve: Curve) -> NDArray[np.float64] | None:
 
 
 def fresh(curve: Curve) -> Curve:
-    """The part of a training reward curve whose prompts were seen for the first time (first epoch; all if not recorded)."""
+    """The part of a training reward curve whose prompts were seen for the first time (first epoch; all if not recorded).
+
+    Example:
+        >>> curve = Curve(compute=[1.0, 2.0, 3.0], performance=[0.1, 0.2, 0.3], labels={"epoch": np.array([0.5, 1.0, 1.5])})
+        >>> len(fresh(curve))
+        2
+    """
     epochs = epoch_of(curve)
     if epochs is None:
         return curve

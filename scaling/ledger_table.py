@@ -41,6 +41,11 @@ class LedgerLine:
         comparable: false where the base is distilled, pruned or fine-tuned, so that 6ND is not what it cost.
         notes: what must be said beside the numbers.
         source: citation.
+
+    Example:
+        >>> line = published("Open-Reasoner-Zero-32B")[0]
+        >>> line.base, line.kind
+        ('Qwen2.5-32B', 'rl')
     """
 
     name: str
@@ -112,7 +117,12 @@ class LedgerLine:
 
 
 def published(text: str = "") -> list[LedgerLine]:
-    """Published RL rows whose name, base, algorithm or chip contains ``text`` (case does not matter)."""
+    """Published RL rows whose name, base, algorithm or chip contains ``text`` (case does not matter).
+
+    Example:
+        >>> {line.base for line in published("Qwen2.5-32B")}
+        {'Qwen2.5-32B'}
+    """
     rows = [
         row for row in reference.rl_runs() if _has(text, row.name, row.base, row.base_note, row.algorithm, row.chip)
     ]
@@ -120,7 +130,12 @@ def published(text: str = "") -> list[LedgerLine]:
 
 
 def models(text: str = "") -> list[PretrainedModel]:
-    """Published pretrainings whose name, family or chip contains ``text``."""
+    """Published pretrainings whose name, family or chip contains ``text``.
+
+    Example:
+        >>> [model.name for model in models("SmolLM2")]
+        ['SmolLM2-135M', 'SmolLM2-360M', 'SmolLM2-1.7B']
+    """
     return [m for m in reference.pretrained_models() if _has(text, m.name, m.family, m.chip)]
 
 
@@ -129,6 +144,12 @@ def yours(table: RunTable, text: str = "") -> list[LedgerLine]:
 
     Pretraining FLOPs are those recorded with the run, else ``6ND`` of the ledger's model of the same name, which the
     notes then say. Hours of a shared device make no ratio.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> lines = yours(bundled_runs())
+        >>> all(line.rl_flops is not None and line.rl_flops > 0 for line in lines)
+        True
     """
     lines = [_yours(row) for row in table.runs.to_dict("records")]
     return [line for line in lines if _has(text, line.name, line.base, line.chip)]

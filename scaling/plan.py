@@ -37,6 +37,12 @@ class PlannedRun:
         usd: the same in money [USD], or None without a price.
         pretraining_flops_ratio: RL FLOPs over pretraining FLOPs [1], or None where the latter are not known.
         score: (median, low, high), or None without a fitted study.
+
+    Example:
+        >>> cost = ComputeCost(training_flops=3e18)
+        >>> run = PlannedRun("0.5B", 5e8, 400, cost, gpu_hours=(6.0, 8.0, 11.0), usd=None, pretraining_flops_ratio=1e-3, score=None)
+        >>> run.cost.total_flops / run.pretraining_flops_ratio  # of its pretraining
+        3e+21
     """
 
     model: str
@@ -60,6 +66,10 @@ class Candidate:
         width_now: width of the target's interval now.
         width_after: expected width after it.
         narrowing: width that is expected to go away per unit of compute added.
+
+    Example:
+        >>> print(Candidate("0.5B", until=4e18, extra=2e18, width_now=0.08, width_after=0.05, narrowing=1.5e-20))
+        0.5B to 4e+18 (+2e+18): interval 0.080 -> about 0.050
     """
 
     name: str
@@ -86,6 +96,10 @@ class Advice:
         by: compute asked about [unit of the axis].
         more_than: gain that matters [1].
         reason: one sentence.
+
+    Example:
+        >>> Advice("continue", probability=0.9, by=400.0, more_than=0.01, reason="it still rises").decision
+        'continue'
     """
 
     decision: str

@@ -34,7 +34,12 @@ STAGES = ("pretrain", "midtrain", "sft", "rl")
 
 @dataclass(frozen=True)
 class Skipped:
-    """A line that was not read, and why: reported, never dropped in silence."""
+    """A line that was not read, and why: reported, never dropped in silence.
+
+    Example:
+        >>> print(Skipped("steps.jsonl", 7, "torn last line"))
+        steps.jsonl:7: torn last line
+    """
 
     file: str
     line: int
@@ -68,6 +73,11 @@ class RunRecord:
         sweep: the sweep it belongs to, or "".
         status: ``running``, or how the run ended: ``finished``, ``budget``, ``interrupted`` or ``failed``.
         schema_version: of the record.
+
+    Example:
+        >>> record = RunRecord(run_id="3f2a", stages=({"stage": "pretrain", "flops": 6e21}, {"stage": "rl"}))
+        >>> (record.pretraining() or {})["flops"]
+        6e+21
     """
 
     run_id: str
@@ -95,7 +105,15 @@ class RunRecord:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` is a run directory (it has a run.json)."""
+    """Whether ``path`` is a run directory (it has a run.json).
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_run(folder / "mine", RunRecord(run_id="3f2a"))
+        >>> is_run(folder), is_run(folder / "mine")
+        (False, True)
+    """
     return (path / RUN).is_file()
 
 
@@ -137,6 +155,13 @@ def read_run(path: Path) -> RunRecord:
 
     Raises:
         RecordError: the file is missing, is not JSON, or has another schema version.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_run(folder, RunRecord(run_id="3f2a", status="finished"))
+        >>> read_run(folder).status
+        'finished'
     """
     target = path / RUN
     try:

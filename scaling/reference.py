@@ -54,6 +54,11 @@ class PretrainedModel:
         trust: cell -> trust.
         source: citation.
         note: what to watch.
+
+    Example:
+        >>> model = pretrained_model("SmolLM2-1.7B")
+        >>> model.params, model.tokens
+        (1711376384.0, 11000000000000.0)
     """
 
     name: str
@@ -109,6 +114,10 @@ class RLRun:
         date: of publication, where known.
         facts: the whole row of the data file, as text.
         note: what to watch.
+
+    Example:
+        >>> rl_run("DAPO (paper)").base
+        'Qwen2.5-32B'
     """
 
     name: str

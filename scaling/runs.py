@@ -53,7 +53,16 @@ def load_runs(path: str | Path | Iterable[str | Path], *, strict: bool = False, 
 
 
 def find_runs(path: Path) -> list[Path]:
-    """Run directories at or below ``path``, sorted; a run directory is not searched further."""
+    """Run directories at or below ``path``, sorted; a run directory is not searched further.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("b", "deep/a"):
+        ...     records.write_run(folder / name, records.RunRecord(run_id=name))
+        >>> [path.name for path in find_runs(folder)]
+        ['b', 'a']
+    """
     if not path.exists():
         raise RecordError(f"{path} must exist: name a run directory, or a folder that holds some")
     if not path.is_dir():

@@ -51,6 +51,15 @@ class Throughput:
         accelerator: device.
         source: where the rates are from.
         measured: whether runs were measured.
+
+    Example:
+        >>> rates = {"training": (1e14, 2e14, 4e14)}
+        >>> speed = Throughput(
+        ...     rates=rates, idle=0.0, params_ref=1e9, exponent=0.0, params_range=(1e9, 1e9), accelerator="H100-SXM",
+        ...     source="stated", measured=False,
+        ... )
+        >>> speed.gpu_hours(ComputeCost(training_flops=7.2e17), 1e9)[1]  # the central of the three
+        1.0
     """
 
     rates: Mapping[str, tuple[float, float, float]]
@@ -89,6 +98,11 @@ class HourCheck:
     Attributes:
         errors: run -> predicted / measured - 1.
         skipped: reason -> runs that could not be checked.
+
+    Example:
+        >>> check = HourCheck(errors={"a": 0.1, "b": -0.2, "c": 0.05}, skipped={})
+        >>> round(check.median_error, 3)
+        0.1
     """
 
     errors: Mapping[str, float]
@@ -175,7 +189,14 @@ def measured_throughput(table: RunTable) -> Throughput:
 
 
 def check_hours(table: RunTable) -> HourCheck:
-    """Predict each run's GPU-hours from the rates of the other runs and compare."""
+    """Predict each run's GPU-hours from the rates of the other runs and compare.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> found = check_hours(bundled_runs())
+        >>> sum(found.skipped.values()) + len(found.errors) > 0
+        True
+    """
     errors: dict[str, float] = {}
     skipped: dict[str, int] = {}
     rows = _measured(table)

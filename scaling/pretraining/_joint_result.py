@@ -37,6 +37,16 @@ class HeldOutSize:
         anchored_rmse: error once its first evaluation fixes its level. This uses the size's own data: not a prediction.
         baseline_rmse: error of the nearest other size's scores at equal compute: no model.
         extrapolates: the size lies outside the others.
+
+    Example:
+        >>> import numpy as np, scaling
+        >>> compute = np.geomspace(1e17, 1e20, 20)
+        >>> curves = {}
+        >>> for n in (5e8, 2e9, 7e9, 2e10, 7e10):
+        ...     loss = 0.9 * (compute / 1e17) ** (-0.15 / (1 + 15e9 / n))
+        ...     curves[n] = [scaling.Curve(compute=compute, performance=1 - loss, axis="total_flops")]
+        >>> len(scaling.fit_joint(curves, draws=20).held_out) > 0
+        True
     """
 
     params: float
@@ -63,6 +73,16 @@ class JointFit:
         size_spread: standard deviation of whole sizes around the law, in each of its local parameters.
         held_out: leave-one-size-out errors.
         notes: what must be said beside the numbers.
+
+    Example:
+        >>> import numpy as np, scaling
+        >>> compute = np.geomspace(1e17, 1e20, 20)
+        >>> curves = {}
+        >>> for n in (5e8, 2e9, 7e9, 2e10, 7e10):
+        ...     loss = 0.9 * (compute / 1e17) ** (-0.15 / (1 + 15e9 / n))
+        ...     curves[n] = [scaling.Curve(compute=compute, performance=1 - loss, axis="total_flops")]
+        >>> round(scaling.fit_joint(curves, draws=20, held_out=False).law.k_max, 2)
+        0.15
     """
 
     law: Any

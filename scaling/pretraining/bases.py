@@ -42,6 +42,13 @@ class StudyRun:
 
     Raises:
         ScalingError: a size, a token count or a cost is missing or not positive, or the curve is not in FLOPs.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import study_runs
+        >>> run = study_runs(bundled_runs())[0]
+        >>> run.pretraining_flops > 0, run.curve.metric
+        (True, 'pass@1')
     """
 
     params: float

@@ -49,6 +49,13 @@ class Effect:
         high: upper end.
         level: nominal coverage.
         status: ``"ok"``, or why the number is refused or not identified.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import headline, study_runs
+        >>> mean = headline(study_runs(bundled_runs()), draws=200).score[0]
+        >>> mean.low < mean.value < mean.high
+        True
     """
 
     quantity: str
@@ -80,6 +87,12 @@ class Headline:
         runs: how many runs reach the compute, and how many there are.
         exploratory: whether there are fewer than five sizes.
         notes: what must be said beside the numbers.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import headline, study_runs
+        >>> len(headline(study_runs(bundled_runs()), draws=200).score) > 0
+        True
     """
 
     compute: float

@@ -79,6 +79,14 @@ class LossOptimum:
         level: of the intervals.
         undefined_share: share of draws whose exponents are not both positive, so that no optimum exists; where it
             exceeds what the level leaves out, the interval is (0, inf).
+
+    Example:
+        >>> import numpy as np
+        >>> from scaling.pretraining import fit_loss
+        >>> n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(2e9, 2e11, 5)))
+        >>> best = fit_loss(n, d, 1.8 + 480 / n**0.35 + 2100 / d**0.37, draws=50).optimal(1e21)
+        >>> bool(best.n_params_low <= best.n_params <= best.n_params_high)
+        True
     """
 
     flops: Array
@@ -110,6 +118,14 @@ class LossFit:
         certificates: of the draws: ``decrement`` (predicted relative decrease left), ``basins`` (local optima met),
             ``at_zero`` (E at zero), each ``(draws,)``.
         retried: whether every draw was retried from other draws' optima.
+
+    Example:
+        >>> import numpy as np
+        >>> from scaling.pretraining import fit_loss
+        >>> n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(2e9, 2e11, 5)))
+        >>> fit = fit_loss(n, d, 1.8 + 480 / n**0.35 + 2100 / d**0.37, draws=50)
+        >>> fit.identified
+        True
     """
 
     law: LossLaw

@@ -40,6 +40,13 @@ class Split:
         tolerance: what counts as no difference in score [1].
         level: of the intervals.
         notes: what must be said beside the numbers.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import best_split, fit_surface, study_runs
+        >>> split = best_split(fit_surface(study_runs(bundled_runs()), draws=50, held_out=False), 3e11)
+        >>> 0 <= split.rl_share <= 1
+        True
     """
 
     total_flops: float

@@ -47,6 +47,13 @@ class SurfaceLaw:
         b: its change per decade of pretraining tokens; NaN where not separable.
         c: its change per decade of parameters; NaN where not separable.
         c_ref: C_ref [FLOP].
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import fit_surface, study_runs
+        >>> law = fit_surface(study_runs(bundled_runs()), draws=20, held_out=False).law
+        >>> law.f.rate > 0
+        True
     """
 
     f: OffsetExponential
@@ -72,6 +79,14 @@ class SurfaceFit:
         baseline: error of the other bases' mean score, at any compute: no model.
         loss_fit: L(N, D), where it could be fitted.
         notes: what must be said beside the numbers.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import fit_surface, study_runs
+        >>> surface = fit_surface(study_runs(bundled_runs()), draws=50, held_out=False)
+        >>> low, high = surface.interval("rate")
+        >>> low < surface.law.f.rate < high
+        True
     """
 
     law: SurfaceLaw

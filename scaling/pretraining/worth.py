@@ -33,6 +33,15 @@ class WorthAgainst:
         high: upper end, inf where more than (1 - level) / 2 of the draws cannot be reached.
         reachable: share of the draws in which pretraining alone reaches the score within the fitted range.
         range_end: the largest factor that the fitted range allows.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import fit_surface, study_runs, worth
+        >>> runs = study_runs(bundled_runs())
+        >>> surface = fit_surface(runs, draws=50, held_out=False)
+        >>> answer = worth(surface, params=runs[0].params, tokens=runs[0].tokens, rl_flops=runs[0].curve.compute[-1])
+        >>> answer.sampled.factor >= answer.best_decoding.factor  # plain sampling is the easier bar
+        True
     """
 
     decoding: str
@@ -67,6 +76,15 @@ class Worth:
         level: of the intervals.
         disagree: whether the two ways of decoding give different answers.
         notes: what must be said beside the numbers.
+
+    Example:
+        >>> from scaling.bundled import bundled_runs
+        >>> from scaling.pretraining import fit_surface, study_runs, worth
+        >>> runs = study_runs(bundled_runs())
+        >>> surface = fit_surface(runs, draws=50, held_out=False)
+        >>> answer = worth(surface, params=runs[0].params, tokens=runs[0].tokens, rl_flops=runs[0].curve.compute[-1])
+        >>> answer.best_decoding.low <= answer.best_decoding.high
+        True
     """
 
     params: float

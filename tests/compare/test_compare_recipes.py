@@ -227,3 +227,17 @@ def test_pooling_three_seeds_covers_at_its_level(between: float) -> None:
         low, high = np.quantile(draws, [0.05, 0.95])
         hits += low <= 0 <= high
     assert 0.85 <= hits / studies <= 0.995
+
+
+def test_an_asymptote_that_is_not_identified_is_said_once() -> None:
+    rng = np.random.default_rng(5)
+    short = {name: _first(curve(law, rng, sd=0.02), 12) for name, law in (("slow", SLOW), ("fast", FAST))}
+    text = scaling.compare(short, draws=100).summary()
+    assert text.count("not identified") == 1 and "asymptote: not identified (" in text
+    assert "exponent:  not compared without a common asymptote" in text
+
+
+def _first(whole: Curve, count: int) -> Curve:
+    return Curve(
+        compute=whole.compute[:count], performance=whole.performance[:count], axis=whole.axis, run_id=whole.run_id
+    )

@@ -168,6 +168,22 @@ def test_healthy_noisy_curves_are_left_alone(points: int, sd: float, rho: float)
     assert alarms <= 1
 
 
+def test_the_quick_search_of_the_peak_is_that_over_every_peak() -> None:
+    from scipy.optimize import isotonic_regression
+
+    from scaling.collapse import _rising_losses
+
+    rng = np.random.default_rng(0)
+    for case in range(40):
+        n = int(rng.integers(1, 41))
+        y, w = rng.normal(0, 1, n), rng.integers(1, 4, n).astype(float)
+        y = np.round(y, 1) if case % 3 == 0 else y  # with ties
+        every = [0.0] + [
+            float(np.sum(w[:k] * (y[:k] - isotonic_regression(y[:k], weights=w[:k]).x) ** 2)) for k in range(1, n + 1)
+        ]
+        np.testing.assert_allclose(_rising_losses(y, w), every, atol=1e-9)
+
+
 def test_truncation_and_entropy_are_signs_of_their_own() -> None:
     c = np.linspace(1, 100, 40)
     score = Curve(compute=c, performance=LAW(c), run_id="r")

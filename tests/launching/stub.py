@@ -1,7 +1,8 @@
 """A run that loads no torch: it writes records like a real one, sleeps between steps, and fails on request.
 
 ``name`` says what is to go wrong, parts joined by ``_``: ``raise:STEP``, ``kill:STEP``, ``exit:STEP``, ``seconds:S`` a
-step, ``saving:S`` a checkpoint; ``raise:5@3+7`` is for seeds 3 and 7 alone.
+step, ``saving:S`` a checkpoint, ``hold:STEP`` waits there for a file ``go`` in the sweep's folder; ``raise:5@3+7`` is for seeds
+3 and 7 alone.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def train(config: Any) -> None:
             for step in range(first + 1, total + 1):
                 began = time.monotonic()
                 time.sleep(seconds)
+                if faults.get("hold") == str(step):
+                    _wait_for(run_dir.parent / "go")
                 if faults.get("raise") == str(step):
                     records.write_run(run_dir, replace(record, status="failed"))
                     raise ValueError(f"boom at step {step} of seed {config.seed}")
@@ -118,6 +121,12 @@ def _other_rank(run_dir: Any, total: int) -> None:
                 return
         except (OSError, ValueError, KeyError):
             pass
+        time.sleep(0.02)
+
+
+def _wait_for(path: Any) -> None:
+    end = time.monotonic() + 170
+    while not path.exists() and time.monotonic() < end:
         time.sleep(0.02)
 
 

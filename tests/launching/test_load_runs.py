@@ -202,6 +202,21 @@ class TestCache:
         assert len(list((tmp_path / "cache").glob("*"))) == run_cache.KEPT
 
 
+def test_several_processes_give_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RL_SCALING_CACHE", "off")
+    monkeypatch.setattr(runs, "QUICK_BYTES", 0)
+    lines = [{"step": i, "cost": {"training_flops": 1e9}, "metrics": {"reward": 0.1 * i}} for i in range(1, 5)]
+    for i in range(6):
+        tail = '{"step": 9' if i == 3 else ""  # one run has a torn line
+        write(tmp_path, lines[: 2 + i % 3], segments=[None], name=f"r{i}", tail=tail)
+    alone = load_runs(tmp_path)
+    monkeypatch.setattr(runs, "MUCH_BYTES", 0)
+    monkeypatch.setattr(runs, "ThreadPoolExecutor", lambda *_: pytest.fail("processes were asked for"))
+    together = load_runs(tmp_path, processes=2)
+    same(together, alone)
+    assert together.skipped == alone.skipped and len(alone.skipped) == 1
+
+
 def test_strict_raises_whatever_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, [{"step": 1, "cost": {}, "metrics": {"a": np.pi}}], segments=[None], tail="torn")
     monkeypatch.setattr(runs, "QUICK_BYTES", 0)
