@@ -54,9 +54,11 @@ class Look:
 
 
 def looks(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Look]:
-    """Colour, dash and marker of each group, from the labels (``model``, ``params``, ``recipe_hash``) of its curves.
+    """Colour, dash and marker of each group, from the labels of its curves.
 
-    Sizes get colours in order of parameters, recipes get dash and marker; with one size, recipes get the colours.
+    Sizes (``params``, ``model``) get colours in their order. What differs within a size, the recipe (``recipe_hash``) and
+    the pretraining (``pretraining_flops``, by rank), gets dash and marker, no two variants the same pair of them. With one
+    size, the variants get the colours too.
 
     Example:
         >>> def curve(model, recipe):
@@ -66,14 +68,30 @@ def looks(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Look]:
         (True, True)
     """
     facts = {name: (members[0].labels if members else {}) for name, members in groups.items()}
-    sizes = sorted({_size_key(f, name) for name, f in facts.items()})
-    recipes = list(dict.fromkeys(str(f.get("recipe_hash", "")) for f in facts.values()))
-    out = {}
+    size_of = {name: _size_key(f, name) for name, f in facts.items()}
+    sizes = sorted(set(size_of.values()))
+    budgets: dict[Any, set[float]] = {}
     for name, f in facts.items():
-        size, recipe = sizes.index(_size_key(f, name)), recipes.index(str(f.get("recipe_hash", "")))
-        colour = size if len(sizes) > 1 else recipe
-        out[name] = Look(PALETTE[colour % len(PALETTE)], DASHES[recipe % len(DASHES)], SYMBOLS[recipe % len(SYMBOLS)])
+        budgets.setdefault(size_of[name], set()).add(_budget(f))
+    kind = {
+        name: (sorted(budgets[size_of[name]]).index(_budget(f)), str(f.get("recipe_hash", "")))
+        for name, f in facts.items()
+    }
+    recipes = list(dict.fromkeys(recipe for _, recipe in kind.values()))
+    variants = sorted(set(kind.values()), key=lambda v: (recipes.index(v[1]), v[0]))
+    out = {}
+    for name in facts:
+        size, variant = sizes.index(size_of[name]), variants.index(kind[name])
+        colour = size if len(sizes) > 1 else variant
+        turn = variant + size // len(PALETTE)  # beyond the palette a colour comes again, with another dash
+        dash, symbol = turn % len(DASHES), (turn + turn // len(DASHES)) % len(SYMBOLS)
+        out[name] = Look(PALETTE[colour % len(PALETTE)], DASHES[dash], SYMBOLS[symbol])
     return out
+
+
+def _budget(labels: Mapping[str, Any]) -> float:
+    flops = labels.get("pretraining_flops")
+    return float(flops) if isinstance(flops, (int, float)) and math.isfinite(flops) else math.inf
 
 
 def _size_key(labels: Mapping[str, Any], name: str) -> tuple[float, str]:

@@ -1,7 +1,7 @@
 """Figures: functions that take the nouns (`Curve`, `Fit`, `Forecast`) and return plotly figures.
 
 Every figure shows its uncertainty and its units; what is extrapolated is dotted, what was not fitted is hollow. Colour
-tells sizes apart, dash and marker tell recipes apart; with one size only, colour tells the recipes apart.
+tells sizes apart, dash and marker tell recipes and pretraining budgets apart; with one size only, colour does that too.
 
     curves         evaluations against compute, with fits and their bands
     dense_curves   a metric of every step against compute
@@ -78,6 +78,9 @@ __all__ = [
 ]
 
 
+CROWDED = 1500  # points in a figure beyond which error bars would hide the lines [1]
+
+
 class Fitted(Protocol):
     """What a figure needs of a `scaling.Fit`."""
 
@@ -103,7 +106,8 @@ def curves(
     """Evaluations against compute, with the fitted median and its band.
 
     The line is solid over the fitted window and dotted where it is extrapolated; points outside the window are hollow.
-    Error bars are 90 % (1.645 standard errors). Points at zero compute stand at the left edge, ticked ``0``; the line
+    Error bars are 90 % (1.645 standard errors); with more than `CROWDED` points they are left out, the points are faint and
+    the lines are drawn above them. Points at zero compute stand at the left edge, ticked ``0``; the line
     begins at the first evaluation after it, as some laws diverge towards zero.
 
     Args:
@@ -130,16 +134,22 @@ def curves(
     zero = float(seen.min()) / 3 if seen.size else 1.0
     highest = float(seen.max()) if seen.size else 1.0
     style = style or looks(groups)
-    traces: list[dict[str, Any]] = []
+    crowded = sum(len(c) for members in groups.values() for c in members) > CROWDED
+    bands: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
+    points: list[dict[str, Any]] = []
+    alpha = 0.15 * min(1.0, 6 / max(len(groups), 1))  # many bands lie over one another
     for name, members in groups.items():
         fit = fits.get(name)
         if fit is not None:
-            traces += _fitted(name, style[name], fit, members, level=level, extend=extend)
-    for name, members in groups.items():  # points above every band
-        trace = _points(name, style[name], members, zero=zero, fit=fits.get(name))
-        traces.append(trace | {"showlegend": name not in fits})
+            drawn = _fitted(name, style[name], fit, members, level=level, extend=extend, alpha=alpha)
+            bands += drawn[:1]
+            lines += drawn[1:]
+        trace = _points(name, style[name], members, zero=zero, fit=fit, crowded=crowded)
+        points.append(trace | {"showlegend": name not in fits})
         if name in fits:
-            traces.append(legend_entry(name, style[name]))
+            points.append(legend_entry(name, style[name]))
+    traces = [*bands, *points, *lines] if crowded else [*bands, *lines, *points]
     axis = first.axis if first is not None else "gpu_hours"
     y_axis = axis_style(y_title or (metric_label(first.metric) if first is not None else ""))
     if first is not None and first.metric.startswith("pass@"):
@@ -236,7 +246,9 @@ def panels(
     return fig
 
 
-def _fitted(name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, level: float, extend: float) -> list[Any]:
+def _fitted(
+    name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, level: float, extend: float, alpha: float
+) -> list[dict[str, Any]]:
     seen = positive([c.compute for c in members])
     if not seen.size:
         return []
@@ -246,7 +258,7 @@ def _fitted(name: str, look: Look, fit: Fitted, members: Sequence[Curve], *, lev
         return []
     start, end = fit.window
     median = np.asarray(forecast.median)
-    traces: list[Any] = [area(name, look, grid, np.asarray(forecast.low), np.asarray(forecast.high), alpha=0.15)]
+    traces = [area(name, look, grid, np.asarray(forecast.low), np.asarray(forecast.high), alpha=alpha)]
     for keep, dash, width in (
         ((grid >= start) & (grid <= end), look.dash, 2.2),
         (grid >= end, EXTRAPOLATED, 1.8),
@@ -277,7 +289,9 @@ def _span(traces: Sequence[Mapping[str, Any]]) -> list[float]:
     return [max(low - pad, -0.03), min(high + pad, 1.03)]
 
 
-def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit: Fitted | None) -> dict[str, Any]:
+def _points(
+    name: str, look: Look, members: Sequence[Curve], *, zero: float, fit: Fitted | None, crowded: bool = False
+) -> dict[str, Any]:
     low, high = fit.window if fit is not None else (0.0, math.inf)
     x = np.concatenate([c.compute for c in members])
     y = np.concatenate([c.performance for c in members])
@@ -292,10 +306,10 @@ def _points(name: str, look: Look, members: Sequence[Curve], *, zero: float, fit
         mode="markers",
         name=plain(name),
         legendgroup=plain(name),
-        marker={"color": look.colour, "size": 6, "symbol": symbols},
-        opacity=0.9,
+        marker={"color": look.colour, "size": 3 if crowded else 6, "symbol": symbols},
+        opacity=0.3 if crowded else 0.9,
         customdata=runs,
-        error_y=bars if np.isfinite(error).any() else None,
+        error_y=bars if np.isfinite(error).any() and not crowded else None,
         hovertemplate=("%{customdata}<br>" if runs is not None else "") + "%{x:.4g}: %{y:.4f}",
     )
 

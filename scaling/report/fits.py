@@ -34,7 +34,8 @@ def accuracy(a: Analysis) -> Section:
             plot.stamp(figure, "device shared by several runs: GPU-hours shown, not fitted")
         if a.settings.get("fit_after") and axis == "total_flops":
             figure.add_vline(x=a.settings["fit_after"], line={"dash": "dot", "width": 1, "color": "#888888"})
-        parts.append(Figure(figure, _caption(axis, bool(fits), shared)))
+        crowded = sum(len(c) for members in groups.values() for c in members) > plot.CROWDED
+        parts.append(Figure(figure, _caption(axis, bool(fits), shared, crowded)))
     if not parts:
         return Section(
             "accuracy", "Accuracy against compute", "No held-out evaluation is recorded, so nothing is fitted."
@@ -191,10 +192,9 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _caption(axis: str, fitted: bool, shared: bool) -> str:
-    text = (
-        f"Held-out pass@1 against {AXES[axis][0]}. Points with 90 % sampling error; the point at 0 is the base model."
-    )
+def _caption(axis: str, fitted: bool, shared: bool, crowded: bool) -> str:
+    error = "too many for their error bars" if crowded else "with 90 % sampling error"
+    text = f"Held-out pass@1 against {AXES[axis][0]}. Points {error}; the point at 0 is the base model."
     if shared:
         return text + " GPU-hours of runs that shared a device are noise, so no law is fitted to them."
     if fitted:

@@ -54,7 +54,12 @@ class Analysis:
                 Curve(
                     compute=[],
                     performance=[],
-                    labels={"model": g.model, "params": g.params, "recipe_hash": g.recipe_hash},
+                    labels={
+                        "model": g.model,
+                        "params": g.params,
+                        "recipe_hash": g.recipe_hash,
+                        "pretraining_flops": g.pretraining_flops,
+                    },
                 )
             ]
             for g in self.groups

@@ -208,6 +208,40 @@ def test_runs_without_evaluation_or_pretraining_still_make_a_report(make_runs, t
     assert report.summary_table(scaling.load_runs(tmp_path))["verdict"].tolist() == ["not fitted"]
 
 
+def test_groups_are_told_apart_whatever_differs_within_a_size():
+    from scaling import plot
+
+    def group(size, recipe, flops):
+        labels = {"model": f"m{size}", "params": 1e6 * size, "recipe_hash": recipe, "pretraining_flops": flops}
+        return [scaling.Curve(compute=[1.0], performance=[0.1], labels=labels)]
+
+    kinds = [(s, r, f * s) for s in range(1, 12) for r in ("a", "b") for f in (1e12, 4e12, 9e12)]
+    looks = plot.looks({str(kind): group(*kind) for kind in kinds})
+    assert len(set(looks.values())) == len(kinds)
+    assert len({looks[str(k)].colour for k in kinds if k[0] == 3}) == 1, "one colour a size"
+    assert len({looks[str(k)].dash for k in kinds if k[0] < 9 and k[1:] == ("a", 1e12 * k[0])}) == 1, (
+        "one dash a variant"
+    )
+
+
+def test_many_points_are_drawn_faint_below_the_lines(monkeypatch):
+    import numpy as np
+
+    from scaling import plot
+
+    c = np.geomspace(1.0, 100.0, 30)
+    curve = scaling.Curve(compute=c, performance=0.6 - 0.3 / (1 + c / 10), stderr=np.full(30, 0.01))
+    fits = {"a": scaling.fit(curve, law="sigmoid", draws=50)}
+    few = plot.curves({"a": [curve]}, fits=fits)
+    monkeypatch.setattr(plot, "CROWDED", 10)
+    many = plot.curves({"a": [curve]}, fits=fits)
+    points = [next(t for t in figure.data if t.mode == "markers") for figure in (few, many)]
+    assert points[0].error_y.array is not None and points[1].error_y.array is None
+    np.testing.assert_array_equal(points[0].y, points[1].y)
+    order = [[t.mode for t in figure.data if t.fill is None].index("markers") for figure in (few, many)]
+    assert order[0] > order[1] == 0
+
+
 def test_thinning_moves_no_fitted_line(make_runs, tmp_path):
     """The drawn median is the fit's own forecast, whatever number of steps was drawn."""
     import numpy as np
