@@ -83,7 +83,9 @@ def looks(groups: Mapping[str, Sequence[Curve]]) -> dict[str, Look]:
     for name in facts:
         size, variant = sizes.index(size_of[name]), variants.index(kind[name])
         colour = size if len(sizes) > 1 else variant
-        turn = variant + size // len(PALETTE) * len(variants)  # beyond the palette a colour comes again, with other marks
+        turn = variant + size // len(PALETTE) * len(
+            variants
+        )  # beyond the palette a colour comes again, with other marks
         dash, symbol = turn % len(DASHES), (turn + turn // len(DASHES)) % len(SYMBOLS)
         out[name] = Look(PALETTE[colour % len(PALETTE)], DASHES[dash], SYMBOLS[symbol])
     return out
