@@ -133,6 +133,7 @@ def fit(
     if all(np.ptp(s.y) == 0 for s in data.series):
         message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
         return Fit.refused(data, Verdict(Status.CONSTANT, message), **common)
+    given = data
     if loss == "huber":
         data = data.replaced([_robust(s, delta, limits) for s in data.series])
     members = {k: _integrate(LAWS[k], data, limits, r_0, r_0_stderr, prior) for k in names}
@@ -146,7 +147,7 @@ def fit(
     point, certificate = _point(LAWS[best], data, limits, r_0)
     return Fit(
         law=point, draws=table, curves=data.curves, window=data.window, weights=weights, axis=data.curves[0].axis, metric=data.curves[0].metric, skipped=data.skipped, notes=data.notes,
-        certificate=certificate, new_seed=new_seed, **common,
+        certificate=certificate, new_seed=new_seed, prepared=given, **common,
     )  # fmt: skip
 
 

@@ -106,14 +106,16 @@ def _back_test(s: Series, bounds: dict, unit: bool) -> str:
         return ""
     past, rest = _cut(s, first), _cut(s, ~first)
     x = rest.x + rest.x_ref - past.x_ref
-    score = {
-        k: _log_score(LAWS[k], past, x, rest.y, bounds) for k in (*_SATURATING, *_RIVALS) if unit or k != "log_linear"
-    }
-    best = max(score[k] for k in _SATURATING)
-    for name in _RIVALS:
-        if name in score and score[name] >= best + np.log(2.0):
-            return f"the back-test does not reject {LAWS[name].__name__}: from the first half of the window it predicts the rest better"
-    return ""
+    score = {k: _log_score(LAWS[k], past, x, rest.y, bounds) for k in _RIVALS if unit or k != "log_linear"}
+    rivals = list(score)
+    for name in sorted(
+        _SATURATING, key=lambda k: len(LAWS[k].nonlinear)
+    ):  # the dear ones only where the cheap have not won
+        least = _log_score(LAWS[name], past, x, rest.y, bounds) + np.log(2.0)
+        rivals = [k for k in rivals if score[k] >= least]
+        if not rivals:
+            return ""
+    return f"the back-test does not reject {LAWS[rivals[0]].__name__}: from the first half of the window it predicts the rest better"
 
 
 def _log_score(law: type[Law], past: Series, x: Array, y: Array, bounds: dict) -> float:

@@ -51,6 +51,7 @@ class Fit:
         fit_after: compute before which evaluations were left out, or None.
         options: what `scaling.fit` was called with, for refits.
         given_verdict: the verdict of a refused or a loaded fit, which is not found anew.
+        prepared: the curves as the solver takes them, kept for the verdict; made anew where it is None.
 
     Example:
         >>> import scaling
@@ -86,6 +87,7 @@ class Fit:
     fit_after: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
     given_verdict: Verdict | None = None
+    prepared: Prepared | None = None
 
     @classmethod
     def refused(cls, data: Prepared, verdict: Verdict, **known: Any) -> Fit:
@@ -100,7 +102,7 @@ class Fit:
         """Status and reasons; found on first use, from the draws and a back-test."""
         if self.given_verdict is not None:
             return self.given_verdict
-        data = prepare(self.curves, fit_after=self.fit_after)
+        data = self.prepared or prepare(self.curves, fit_after=self.fit_after)
         start, end = at_compute(self.draws, np.array([max(self.window[0], 1e-9 * self.window[1]), self.window[1]])).T
         return judge(self.draws, self.weights, data, self.options.get("limits", {}), gain=float(np.median(end - start)))
 
