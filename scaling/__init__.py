@@ -29,6 +29,7 @@ _HOME = {
     "LogLinear": "laws",
     "Power": "laws",
     "Sigmoid": "laws",
+    "Weibull": "laws",
     "Fit": "fitting",
     "fit": "fitting",
     "load_fit": "fitting",
@@ -47,7 +48,7 @@ _HOME = {
 _MODULES = {
     "architectures", "backtest", "bundled", "cli", "collapse", "compare", "conventions", "cost", "curve", "errors", "fitting",
     "flops", "forecast", "hardware", "importers", "laws", "ledger_table", "metrics", "plan", "plot", "pretraining",
-    "ratio", "records", "recorder", "reference", "report", "run_table", "runs", "schema", "shapes", "study", "throughput",
+    "ratio", "records", "recorder", "reference", "report", "rise", "run_table", "runs", "schema", "shapes", "study", "throughput",
     "workload",
 }  # fmt: skip
 
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from scaling.laws import LogLinear as LogLinear
     from scaling.laws import Power as Power
     from scaling.laws import Sigmoid as Sigmoid
+    from scaling.laws import Weibull as Weibull
     from scaling.pretraining import fit_joint as fit_joint
     from scaling.pretraining import fit_loss as fit_loss
     from scaling.pretraining import fit_surface as fit_surface
