@@ -111,8 +111,8 @@ class Backtest:
                     f"{row['covered']:>9} of {n:<2}{row['width']:>8.3f}{row['skill_last_value']:>8.2f}"
                     f"{row['better_than_last_value']:>13} of {n:<2}{row['better_than_log_linear']:>13} of {n:<2}{refused}"
                 )
-            ours = part.loc[part["method"] == "ensemble", "rmse"]
-            if len(ours) and part["method"].isin(FORMS[1:]).any():
+            ours = part.loc[part["method"] == "ensemble", "rmse"].dropna()
+            if len(ours) and part.loc[part["method"].isin(FORMS[1:]), "rmse"].notna().any():
                 name, best = self.best_form(float(fraction))  # type: ignore[arg-type]
                 lines.append(
                     f"  the ensemble's mean RMSE is {float(ours.iloc[0]) / best:.2f} x the best single law's ({name})"

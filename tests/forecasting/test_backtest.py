@@ -97,6 +97,11 @@ def test_a_refused_fit_is_a_row_with_its_reason_and_is_counted() -> None:
     assert "1 refused" in got.summary()
 
 
+def test_a_summary_without_any_scored_law_still_has_the_baselines() -> None:
+    text = scaling.backtest([curve(0, points=8)], [0.25], laws=["ensemble"], draws=50).summary()
+    assert "last_value" in text and "1 refused" in text and "best single law" not in text
+
+
 def test_seeds_of_one_curve_are_fitted_and_scored_together() -> None:
     seeds = [curve(s) for s in range(3)]
     got = scaling.backtest({"three": seeds}, [0.25], laws=["sigmoid"], draws=100).table
