@@ -21,18 +21,17 @@ AHEAD = np.geomspace(1.0, 12.0, 26)  # times the compute of the window
 METHODS = ("ensemble", "log_linear", "last_value")
 
 
-def forecasts(data: Path, names: Sequence[str]) -> dict[str, Any]:
+def forecasts(table: RunTable, names: Sequence[str]) -> dict[str, Any]:
     """Median and 90 % band of each curve at multiples of its window's compute, by each method.
 
     Args:
-        data: folder of a collected study.
+        table: a collected study.
         names: its runs.
 
     Returns:
         Plain values, ready for JSON: where the forecast was made, and one entry a run and window.
     """
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    table = RunTable(**{name: pd.read_parquet(data / f"{name}.parquet") for name in ("runs", "steps", "evals")})
     out: list[dict[str, Any]] = []
     for name in names:
         for window, steps in WINDOWS.items():
@@ -56,6 +55,11 @@ def forecasts(data: Path, names: Sequence[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def read(data: Path) -> RunTable:
+    """The tables that `ladder.py collect` wrote."""
+    return RunTable(**{name: pd.read_parquet(data / f"{name}.parquet") for name in ("runs", "steps", "evals")})
+
+
 def curve_of(table: RunTable, name: str, *, up_to: int | None = None) -> Curve:
     """Held-out accuracy of one run against its FLOPs, from its first optimiser step on."""
     run = table.runs.loc[table.runs["name"] == name, "run_id"].iloc[0]
@@ -71,12 +75,10 @@ def curve_of(table: RunTable, name: str, *, up_to: int | None = None) -> Curve:
 
 
 def scored(made: dict[str, Any], table: RunTable) -> list[dict[str, Any]]:
-    """Each forecast against the longer run of the same base: errors beyond the window, and whether the last point is covered."""
+    """Each forecast against the longer run of the same settings: errors beyond the window, and whether the last point is covered."""
     times, rows = np.asarray(made["times"]), []
-    longer = {name: name.rsplit("-s", 1) for name in table.runs["name"]}
     for entry in made["forecasts"]:
-        stem, seed = entry["run"].rsplit("-s", 1)
-        found = [n for n, (head, s) in longer.items() if s == seed and head.startswith(f"{stem}-t")]
+        found = [name for name in table.runs["name"] if same_settings(entry["run"], name)]
         if not found:
             continue
         curve = curve_of(table, found[0])
@@ -102,6 +104,56 @@ def scored(made: dict[str, Any], table: RunTable) -> list[dict[str, Any]]:
                 "inside": float(np.mean((low <= seen) & (seen <= high))),
             })  # fmt: skip
     return rows
+
+
+def draw(made: dict[str, Any], own: dict[str, Any], far: RunTable, path: Path) -> None:
+    """The long runs and the ensemble's forecasts of them: a row a source of the forecast, a column a run."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "beyond"  # the same curves give the same file
+    names = sorted(far.runs["name"])
+    rows = {"earlier run of the same settings": made, "first part of the run itself": own}
+    figure, axes = plt.subplots(
+        2, len(names), figsize=(2.3 * len(names) + 0.6, 4.4), sharex=True, sharey=True, squeeze=False
+    )
+    for line, (source, some) in zip(axes, rows.items()):
+        for axis, name in zip(line, names):
+            curve = curve_of(far, name)
+            axis.plot(curve.compute, curve.performance, color="black", lw=1.0)
+            for window, colour in zip(WINDOWS, ("#E69F00", "#0072B2")):
+                for entry in some["forecasts"]:
+                    band = entry["methods"]["ensemble"]
+                    if not same_settings(entry["run"], name) or entry["window"] != window or "refused" in band:
+                        continue
+                    at = np.asarray(some["times"]) * entry["last_flops"]
+                    axis.fill_between(at, band["low"], band["high"], color=colour, alpha=0.25, lw=0)
+                    axis.plot(at, band["median"], color=colour, lw=1.2, ls=":")
+            axis.set(xscale="log", ylim=(0, 1))
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.tick_params(labelsize=8)
+        line[0].set_ylabel(f"held-out pass@1;\n{source}", fontsize=8)
+    for axis, name in zip(axes[0], names):
+        axis.set_title(name.partition("-scratch_")[2] or name, fontsize=8)
+    for axis in axes[1]:
+        axis.set_xlabel("RL compute [FLOP]", fontsize=8)
+    handles = [plt.Line2D([], [], color="black", label="the run")]
+    handles += [
+        plt.Line2D([], [], color=c, ls=":", label=f"forecast from {w}") for w, c in zip(WINDOWS, ("#E69F00", "#0072B2"))
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.set_layout_engine("constrained")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def same_settings(run: str, longer: str) -> bool:
+    """Whether a forecast's run is the long one or a shorter one of its settings and seed."""
+    stem, seed = run.rsplit("-s", 1)
+    head, other = longer.rsplit("-s", 1)
+    return seed == other and (head == stem or head.startswith(f"{stem}-t"))
 
 
 def _method(name: str) -> Forecaster:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _ladder_beyond import scored
+from _ladder_beyond import draw as draw_far
+from _ladder_beyond import forecasts, read, scored
 
 from scaling import RunTable
 from scaling.backtest import backtest
@@ -34,7 +35,7 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
            f"Page written at commit {commit}, {dt.date.today().isoformat()}. {CANNOT}", ""]  # fmt: skip
     kinds = [k for k in ("acquisition", "elicitation", "budgets", "grid") if k in set(arms["piece"])]
     if kinds:
-        table = RunTable(**{name: pd.read_parquet(data / f"{name}.parquet") for name in ("runs", "steps", "evals")})
+        table = read(data)
     for kind in kinds:
         mine, runs = arms[arms["piece"] == kind], table.runs
         chosen = table.select(runs.loc[(runs["sweep"] == kind) & (runs["reward"] == "correct"), "run_id"])
@@ -48,7 +49,12 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
         out += ["", "## Learning rates by size", "", *_rates(arms)]
     if (data / "forecast.json").is_file() and "beyond" in set(table.runs["sweep"] if kinds else ()):
         far = table.select(table.runs.loc[table.runs["sweep"] == "beyond", "run_id"])
-        out += ["", "## Ten times the compute", "", *_beyond(json.loads((data / "forecast.json").read_text()), far)]
+        out += [
+            "",
+            "## Far beyond the fitted compute",
+            "",
+            *_beyond(json.loads((data / "forecast.json").read_text()), far, figures / f"{data.name}_beyond.svg"),
+        ]
     if "recipes" in set(arms["piece"]):
         out += ["", "## The recipes", "", *_recipes(arms[arms["piece"] == "recipes"])]
     if "slips" in set(arms["piece"]):
@@ -56,46 +62,53 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
     return "\n".join(out) + "\n"
 
 
-def _interval(values: Iterable[float]) -> str:
-    """Mean with Student's 90 % interval."""
+def _interval(values: Iterable[float], *, of: int | None = None) -> str:
+    """Mean with Student's 90 % interval; says how many values there are where they are not ``of``."""
     x = np.asarray([v for v in values if np.isfinite(v)], dtype=float)
     if x.size < 3:
         return f"{x.mean():+.3f} (n={x.size}, no interval)" if x.size else "not run"
     low, high = mean_interval(x)
-    return f"{x.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{x.mean():+.3f} [{low:+.3f}, {high:+.3f}]" + ("" if of in (None, x.size) else f" (n={x.size})")
 
 
 def _arms(arms: pd.DataFrame) -> list[str]:
     wide = arms.pivot_table(index=["parameters", "pretrain_steps", "seed"], columns="arm", values="sampled")
     best = arms[arms["arm"] == "base"].set_index(["parameters", "pretrain_steps", "seed"])["best_decoding"]
     wide["best"] = best
+    bare = wide.index.difference(wide.dropna(subset=["grpo"]).index)
+    wide = wide.drop(bare)  # a mean of bases is over those that GRPO started from
     lines = [
-        "Held-out accuracy under plain sampling (T = 1), mean over seeds; every arm spends the FLOPs of its GRPO run, sampling included.",
+        "Held-out accuracy under plain sampling (T = 1), mean over the seeds that have a GRPO run (an arm of fewer seeds says so); every arm "
+        "spends the FLOPs of its GRPO run, sampling included."
+        + (f" {len(bare)} further bases have no finished GRPO run and are left out." if len(bare) else ""),
         "", "| parameters | pretraining steps | seeds | base | base, best decoding | GRPO | continued pretraining | rejection SFT | random reward |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for (parameters, steps), group in wide.groupby(level=[0, 1]):
-        cells = [group[c].mean() if c in group and group[c].notna().any() else np.nan
-                 for c in ("base", "best", "grpo", "continued", "rejection", "random_reward")]  # fmt: skip
-        shown = " | ".join("not run" if np.isnan(v) else f"{v:.3f}" for v in cells)
-        lines.append(f"| {parameters:,} | {steps} | {group['grpo'].notna().sum()} | {shown} |")
+        cells = []
+        for arm in ("base", "best", "grpo", "continued", "rejection", "random_reward"):
+            values = group[arm].dropna() if arm in group else group["grpo"].iloc[:0]
+            fewer = "" if len(values) == len(group) else f" (n={len(values)})"
+            cells.append(f"{values.mean():.3f}{fewer}" if len(values) else "not run")
+        lines.append(f"| {parameters:,} | {steps} | {len(group)} | {' | '.join(cells)} |")
     return lines
 
 
 def _gains(arms: pd.DataFrame) -> list[str]:
     """Paired differences, by size and over the whole grid."""
-    gain = arm_differences(arms)
+    gain = arm_differences(arms).dropna(how="all")
     lines = [
-        "GRPO's accuracy less that of each, paired by base; 90 % intervals are Student's t over the bases of a row.",
+        "GRPO's accuracy less that of each, paired by base; 90 % intervals are Student's t over the bases of a row, whatever their budgets.",
         "",
-    ]
+    ]  # fmt: skip
     lines += [
         "| parameters | bases | " + " | ".join(f"less {name}" for name in gain) + " |",
         "|---" * (gain.shape[1] + 2) + "|",
     ]
     for size, rows in [*gain.groupby(level="parameters"), ("all", gain)]:
         label, count = size if size == "all" else f"{size:,}", int(rows.iloc[:, 0].notna().sum())
-        lines.append(f"| {label} | {count} | " + " | ".join(_interval(rows[name]) for name in rows) + " |")
+        shown = [_interval(rows[name], of=count) for name in rows]
+        lines.append(f"| {label} | {count} | " + " | ".join(shown) + " |")
     return lines
 
 
@@ -135,7 +148,8 @@ def _against(table: RunTable) -> list[str]:
                 "R = f(loss) + g(N, T) log10 C_RL (arXiv:2607.16097), errors of leaving one out among it:",
                 surface.summary,
             )
-            middle = sorted(runs, key=lambda r: r.pretraining_flops)[len(runs) // 2]
+            place = np.log([[r.params, r.tokens] for r in runs])
+            middle = runs[int(np.argmin(np.abs(place - np.median(place, axis=0)).sum(axis=1)))]
             spent = float(np.median([r.curve.compute[-1] for r in runs]))
             total = middle.pretraining_flops + spent
             block("The best split, the base paid by this run:", lambda: best_split(surface, total).summary())
@@ -173,15 +187,28 @@ def _rates(arms: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _beyond(made: dict[str, Any], table: RunTable) -> list[str]:
-    """Forecasts written before the runs, against them."""
+def _beyond(made: dict[str, Any], far: RunTable, figure: Path) -> list[str]:
+    """Forecasts written before the runs, against them; then the same laws on the first part of each long run itself."""
+    own = forecasts(far, sorted(far.runs["name"]))
+    draw_far(made, own, far, figure)
     lines = [
-        f"Forecasts of {made['made_at'][:10]} from the shorter runs' curves (`forecast.json`, committed before these runs began), against "
-        "the runs. `inside`: share of the evaluations beyond the window within the 90 % band.", "",
+        f"Forecasts of {made['made_at'][:16].replace('T', ' ')} UTC (`forecast.json`, committed before these runs began) from shorter runs of "
+        "the same settings, against the runs. `inside`: share of the evaluations beyond the window within the 90 % band.", "",
+        *_scores(scored(made, far)), "",
+        "The same methods on the first part of each long run itself, made after the runs: a back-test. It has the right base, and says "
+        "whether the laws or the change of base made an error above.", "",
+        *_scores(scored(own, far)), "",
+        f"![long runs and the ensemble's forecasts of them](../figures/{figure.name})",
+    ]  # fmt: skip
+    return lines
+
+
+def _scores(rows: Iterable[dict[str, Any]]) -> list[str]:
+    lines = [
         "| run | fitted on | method | times the compute | observed at the end | forecast, 90 % band | RMSE | inside |",
         "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for row in scored(made, table):
+    ]
+    for row in rows:
         name = row["run"].removeprefix("chain_acquisition-scratch_")
         if "outcome" in row:
             lines.append(f"| {name} | {row['window']} | {row['method']} | - | - | {row['outcome']} | - | - |")

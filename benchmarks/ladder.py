@@ -216,6 +216,7 @@ def collect(args: argparse.Namespace) -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     keys, rows, finished, parts = {job.key for job in PLANS[args.plan]()}, {}, {}, []
+    unfinished: list[str] = []
     for work in map(Path, args.work):
         fresh = {(r["key"], r["arm"]): r for r in _lines(work / "arms.jsonl") if r["key"] in keys}
         fresh = {k: r for k, r in fresh.items() if k not in rows}
@@ -232,6 +233,8 @@ def collect(args: argparse.Namespace) -> None:
         far = loaded.runs.loc[(loaded.runs["sweep"] == "beyond") & loaded.runs["name"].isin(keys), "run_id"]
         mine = {run: reward for run, reward in {**dict.fromkeys(far, "correct"), **mine}.items() if run not in finished}
         finished |= mine
+        part_way = loaded.runs["name"].isin(keys) & ~loaded.runs["run_id"].isin(finished)
+        unfinished += [f"{r['name']} (step {r['steps']:.0f})" for r in loaded.runs[part_way].to_dict("records")]
         parts.append(loaded.select(mine))
     table = RunTable(
         **{name: pd.concat([getattr(t, name) for t in parts], ignore_index=True) for name in ("runs", "steps", "evals")}
@@ -251,6 +254,9 @@ def collect(args: argparse.Namespace) -> None:
     print(
         f"{len(table.runs)} runs, {len(arms)} arms -> {out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB"
     )
+    print(
+        f"left out, as they did not end: {len(unfinished)} runs" + "".join(f"\n  {run}" for run in sorted(unfinished))
+    )
 
 
 def _recipe(path: Path) -> str:
@@ -263,10 +269,10 @@ def _recipe(path: Path) -> str:
 
 def forecast(args: argparse.Namespace) -> None:
     """What the collected curves of the bases in `beyond` say about ten times their compute; commit it before those runs."""
-    from _ladder_beyond import forecasts
+    from _ladder_beyond import forecasts, read
 
     names = [f"chain_acquisition-scratch_96x3-d{steps}-s{seed}" for steps, seed in BEYOND]
-    args.out.write_text(json.dumps(forecasts(args.data, names), indent=1) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(forecasts(read(args.data), names), indent=1) + "\n", encoding="utf-8")
     print(args.out)
 
 
@@ -284,7 +290,8 @@ def write_page(args: argparse.Namespace) -> None:
     notes = Path(args.notes).read_text() if args.notes else ""
     commands = [f"python benchmarks/ladder.py run --plan {args.plan} --workers 2 --seconds 450   # in parts, until done",
                 f"python benchmarks/ladder.py collect --plan {args.plan} --out {args.data}",
-                f"python benchmarks/ladder.py page --plan {args.plan} --data {args.data} --out {args.out}"]  # fmt: skip
+                f"python benchmarks/ladder.py page --plan {args.plan} --data {args.data} --out {args.out}"
+                + (f" --notes {args.notes}" if args.notes else "")]  # fmt: skip
     out.write_text(
         page(Path(args.data), out.parent.parent / "figures", title=titles[args.plan], commands=commands, notes=notes)
     )

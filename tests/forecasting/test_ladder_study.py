@@ -50,13 +50,13 @@ def test_jobs_of_a_plan_have_names_of_their_own_and_the_gpu_plan_crosses_sizes_a
     assert set(far) == set(BEYOND) and all(job.rl_steps == 2000 for job in far.values())
 
 
-def test_a_forecast_is_scored_on_the_longer_run_of_the_same_base(benchmarks, tmp_path: Path) -> None:
-    from _ladder_beyond import forecasts, scored
+def test_a_forecast_is_scored_on_the_longer_run_of_the_same_settings(benchmarks, tmp_path: Path) -> None:
+    from _ladder_beyond import forecasts, read, scored
 
     short = table("task-m-d300-s1", asymptote=0.8, steps=400)
     for name in ("runs", "steps", "evals"):
         getattr(short, name).to_parquet(tmp_path / f"{name}.parquet")
-    made = forecasts(tmp_path, ["task-m-d300-s1"])
+    made = forecasts(read(tmp_path), ["task-m-d300-s1"])
     longer = table("task-m-d300-t2000-s1", asymptote=0.8, steps=2000)
     rows = {(row["window"], row["method"]): row for row in scored(made, longer)}
     ours = rows["200 steps", "ensemble"]
@@ -69,3 +69,22 @@ def test_a_forecast_is_scored_on_the_longer_run_of_the_same_base(benchmarks, tmp
     wrong = {(row["window"], row["method"]): row for row in scored(made, other)}
     assert wrong["400 steps", "ensemble"]["inside"] < 0.2
     assert scored(made, table("task-m-d450-t2000-s1", asymptote=0.8, steps=2000)) == []  # of another base
+
+    own = scored(forecasts(longer, ["task-m-d300-t2000-s1"]), longer)  # a long run on its own first part
+    assert {row["window"] for row in own} == {"200 steps", "400 steps"} and own[0]["times"] == pytest.approx(10)
+
+
+def test_a_row_of_arms_is_a_mean_over_the_bases_that_have_a_grpo_run(benchmarks) -> None:
+    from _ladder_page import _arms, _gains
+
+    rows = [
+        ("base", 0, 0.2), ("grpo", 0, 0.6), ("continued", 0, 0.7), ("base", 1, 0.4), ("grpo", 1, 0.8), ("base", 2, 0.9),
+    ]  # fmt: skip
+    arms = pd.DataFrame([
+        {"parameters": 1000, "pretrain_steps": 300, "seed": seed, "arm": arm, "sampled": score, "best_decoding": score}
+        for arm, seed, score in rows
+    ])  # fmt: skip
+    text = "\n".join(_arms(arms))
+    assert "| 1,000 | 300 | 2 | 0.300 | 0.300 | 0.700 | 0.700 (n=1) | not run | not run |" in text
+    assert "1 further bases have no finished GRPO run" in text
+    assert "| 1,000 | 2 | +0.400 (n=2, no interval) |" in "\n".join(_gains(arms))
