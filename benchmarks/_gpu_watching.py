@@ -82,7 +82,7 @@ def worker(*, device: str, folder: Path, order: dict[str, Any]) -> None:
 
     # 512 rollouts a step, some 20 tokens each; the base only has to exist
     overrides = [
-        *scratch(*order["shape"]), "task=chain" if order["tiny"] else "task=chain_acquisition", "grpo.group_size=8",
+        *scratch(*order["shape"]), "task=chain" if order["tiny"] else "task=chain_acquisition", "grpo.group_size=8", "grpo.dtype=auto",
         f"grpo.prompts_per_step={4 if order['tiny'] else 64}", "pretrain.steps=20", "pretrain.batch=64", "pretrain.learning_rate=1e-3",
         "grpo.learning_rate=1e-5", "grpo.training_prompts=8192", f"budget.steps={order['steps'] + 1}",
         f"runs_dir={folder}", f"bases_dir={folder}/bases",
