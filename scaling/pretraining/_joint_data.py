@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,16 @@ class JointData:
     def points(self) -> Array:
         """Evaluations of each size, shape ``(n_sizes,)``."""
         return self.weight.sum(axis=1)
+
+    @cached_property
+    def reference(self) -> float:
+        """Centre of ln compute, common to all sizes."""
+        return float(np.mean(self.log_compute[(self.weight > 0) & np.isfinite(self.log_compute)]))
+
+    @cached_property
+    def centred(self) -> Array:
+        """ln compute less its centre."""
+        return self.log_compute - self.reference
 
     def without(self, row: int) -> JointData:
         """The same data less one size."""

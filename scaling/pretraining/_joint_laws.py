@@ -77,7 +77,7 @@ class JointLogLinear:
     @staticmethod
     def parts(local: Array, theta: Array, data: JointData, score: Array) -> tuple[Array, Array]:
         """Fitted score ``(batch, n_sizes, n_points)`` and the profiled ln loss at x_ref ``(batch, n_sizes)``."""
-        x = data.log_compute - _reference(data)
+        x = data.centred
         z = np.exp(-np.clip(local * x, -50, 50)) * data.weight
         loss = (1 - score) * data.weight
         amplitude = np.maximum(np.sum(z * loss, axis=2) / np.sum(z * z, axis=2), 1e-12)
@@ -93,7 +93,7 @@ class JointLogLinear:
         """The law of one row."""
         k_max, n_0 = float(np.exp(theta[0])), float(np.exp(theta[1]))
         k = k_max / (1 + n_0 / data.params)
-        e = profiled + k * _reference(data)
+        e = profiled + k * data.reference
         return cls(k_max, n_0, {float(n): float(v) for n, v in zip(data.params, e)})
 
     @staticmethod
@@ -104,12 +104,12 @@ class JointLogLinear:
     @staticmethod
     def predict(local: Array, theta: Array, level: Array, data: JointData, compute: Array) -> Array:
         """Score ``(batch, n_compute)`` of a size with these ``local`` parameters and this level."""
-        return 1 - np.exp(level[:, None] - local * (np.log(compute) - _reference(data)))
+        return 1 - np.exp(level[:, None] - local * (np.log(compute) - data.reference))
 
     @staticmethod
     def through(local: Array, theta: Array, data: JointData, compute: float, score: float) -> Array:
         """The level, ``(batch,)``, that passes through one measured point."""
-        return np.log(max(1 - score, 1e-9)) + local[:, 0] * (np.log(compute) - _reference(data))
+        return np.log(max(1 - score, 1e-9)) + local[:, 0] * (np.log(compute) - data.reference)
 
     @staticmethod
     def link(level: Array) -> Array:
@@ -193,7 +193,7 @@ class JointSigmoid:
     @staticmethod
     def parts(local: Array, theta: Array, data: JointData, score: Array) -> tuple[Array, Array]:
         """Fitted score ``(batch, n_sizes, n_points)`` and the profiled R_0 ``(batch, n_sizes)``."""
-        a, s = _sigmoid(local, theta, data.log_compute - _reference(data))
+        a, s = _sigmoid(local, theta, data.centred)
         rest = (1 - s) * data.weight
         r_0 = np.sum(rest * (score - a[:, :, None] * s), axis=2) / np.maximum(np.sum(rest * rest, axis=2), 1e-9)
         r_0 = np.clip(r_0, 0.0, 1.0)
@@ -205,7 +205,7 @@ class JointSigmoid:
         out = {"efficiency_exponent": np.exp(theta[:, 4]), "asymptote_slope": theta[:, 1], "c_mid_slope": theta[:, 3]}
         for i, n in enumerate(_log_sizes(data)):
             out[f"asymptote@{data.params[i]:g}"] = _expit(theta[:, 0] + theta[:, 1] * n)
-            out[f"c_mid@{data.params[i]:g}"] = np.exp(theta[:, 2] + theta[:, 3] * n + _reference(data))
+            out[f"c_mid@{data.params[i]:g}"] = np.exp(theta[:, 2] + theta[:, 3] * n + data.reference)
         return out
 
     @classmethod
@@ -214,7 +214,7 @@ class JointSigmoid:
         return cls(
             efficiency_exponent=float(np.exp(theta[4])),
             logit_asymptote=(float(theta[0]), float(theta[1])),
-            log_c_mid=(float(theta[2] + _reference(data)), float(theta[3])),
+            log_c_mid=(float(theta[2] + data.reference), float(theta[3])),
             n_ref=float(np.exp(np.mean(np.log(data.params)))),
             r_0={float(n): float(v) for n, v in zip(data.params, profiled)},
         )
@@ -229,7 +229,7 @@ class JointSigmoid:
     def predict(local: Array, theta: Array, level: Array, data: JointData, compute: Array) -> Array:
         """Score ``(batch, n_compute)`` of a size with these ``local`` parameters and this R_0."""
         with np.errstate(divide="ignore"):
-            x = (np.log(compute) - _reference(data))[None, :]
+            x = (np.log(compute) - data.reference)[None, :]
         a, s = _sigmoid(local[:, None, :], theta, x)
         r_0 = np.clip(level, 0.0, 1.0)[:, None]
         return r_0 + (a - r_0) * s[:, 0, :]
@@ -238,7 +238,7 @@ class JointSigmoid:
     def through(local: Array, theta: Array, data: JointData, compute: float, score: float) -> Array:
         """The R_0, ``(batch,)``, that passes through one measured point."""
         with np.errstate(divide="ignore"):
-            x = np.array([[np.log(compute) - _reference(data)]])
+            x = np.array([[np.log(compute) - data.reference]])
         a, s = _sigmoid(local[:, None, :], theta, x)
         share = s[:, 0, 0]
         return (score - a[:, 0] * share) / np.maximum(1 - share, 1e-3)
@@ -294,8 +294,8 @@ def least_squares(law: Any, data: JointData, score: Array, theta: Array) -> tupl
             h = np.where(base[:, q] + 1e-5 > limits[q, 1], -1e-5, 1e-5)
             step[:, q] += h
             jacobian[:, :, q] = (_residual(law, data, score[rows], step) - r) / h[:, None]
-        normal = np.einsum("bnp,bnq->bpq", jacobian, jacobian)
-        gradient = np.einsum("bnp,bn->bp", jacobian, r)
+        across = jacobian.transpose(0, 2, 1)
+        normal, gradient = across @ jacobian, (across @ r[:, :, None])[:, :, 0]
         diagonal = np.maximum(np.einsum("bpp->bp", normal), 1e-12)
         damped = normal + np.einsum("bp,pq->bpq", damping[rows, None] * diagonal + 1e-14, np.eye(theta.shape[1]))
         trial = np.clip(base - np.linalg.solve(damped, gradient[:, :, None])[:, :, 0], limits[:, 0], limits[:, 1])
@@ -314,12 +314,6 @@ def least_squares(law: Any, data: JointData, score: Array, theta: Array) -> tupl
 def _residual(law: Any, data: JointData, score: Array, theta: Array) -> Array:
     fitted, _ = law.parts(law.local(theta, data), theta, data, score)
     return ((fitted - score) * data.weight).reshape(len(theta), -1)
-
-
-def _reference(data: JointData) -> float:
-    """Centre of ln compute, common to all sizes."""
-    seen = (data.weight > 0) & np.isfinite(data.log_compute)
-    return float(np.mean(data.log_compute[seen]))
 
 
 def _log_sizes(data: JointData) -> Array:
