@@ -1,7 +1,7 @@
 """The bundled ladder study: real GRPO runs of small models, with controls, small enough to come with the package.
 
-Five widths x three pretraining budgets of chain arithmetic, pretrained from scratch, so that pretraining FLOPs are known
-exactly; ``docs/results/ladder.md`` says what was run, what it shows, and what it cannot show about large models.
+Five widths x three pretraining budgets x three seeds of chain arithmetic in two kinds, pretrained from scratch, so that
+pretraining FLOPs are known exactly; ``docs/results/ladder.md`` says what was run, what it shows, and what it cannot show about large models.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from scaling.run_table import RunTable
 
-__all__ = ["KINDS", "arm_differences", "bundled_arms", "bundled_runs"]
+__all__ = ["KINDS", "PIECES", "arm_differences", "bundled_arms", "bundled_runs"]
 
 KINDS = ("acquisition", "elicitation")
+PIECES = (*KINDS, "slips")
 _TABLES = ("runs", "steps", "evals")
 _CONTROLS = {"continued": "continued pretraining", "rejection": "rejection SFT", "random_reward": "random reward"}
 
@@ -28,7 +29,7 @@ def bundled_runs(kind: str | None = "acquisition", *, reward: str | None = "corr
 
     Args:
         kind: ``acquisition`` (long chains are scarce in pretraining), ``elicitation`` (pretraining texts answer directly and
-            slip), or None for both.
+            slip), ``slips`` (elicitation at one width and budget, with other slip rates; no control), or None for all.
         reward: ``correct``, ``random`` (the control), or None for both.
 
     Raises:
@@ -44,7 +45,7 @@ def bundled_runs(kind: str | None = "acquisition", *, reward: str | None = "corr
 
     from scaling.run_table import RunTable
 
-    for what, got, known in (("kind", kind, KINDS), ("reward", reward, ("correct", "random"))):
+    for what, got, known in (("kind", kind, PIECES), ("reward", reward, ("correct", "random"))):
         if got is not None and got not in known:
             raise UnknownName(f"{what} must be one of {', '.join(known)} or None, got {got!r}")
     tables = {}
@@ -61,7 +62,7 @@ def bundled_arms() -> pd.DataFrame:
     """Every base and every arm started from it, one row each: held-out accuracies under each decoding, FLOPs, settings.
 
     ``arm`` is ``base``, ``grpo``, ``random_reward``, ``continued`` (pretraining) or ``rejection`` (SFT on the base's own
-    verified samples); all arms of a base spend the FLOPs of its GRPO run.
+    verified samples); all arms of a base spend the FLOPs of its GRPO run. ``piece`` is the kind, or ``slips``.
 
     Example:
         >>> sorted(set(bundled_arms()["arm"]))

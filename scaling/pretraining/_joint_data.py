@@ -54,7 +54,7 @@ class JointData:
 
     @cached_property
     def centred(self) -> Array:
-        """ln compute less its centre."""
+        """Centred ln compute."""
         return self.log_compute - self.reference
 
     def without(self, row: int) -> JointData:

@@ -9,22 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaling.bundled import KINDS, bundled_arms, bundled_runs
+from scaling.bundled import KINDS, PIECES, arm_differences, bundled_arms, bundled_runs
 from scaling.errors import UnknownName
+from scaling.metrics import mean_interval
 from scaling.pretraining import study_runs
 
 
 def test_runs_are_finished_and_their_pretraining_is_known():
     table = bundled_runs(None, reward=None)
     runs = table.runs
-    assert set(runs["sweep"]) <= set(KINDS) and set(runs["reward"]) == {"correct", "random"}
+    assert set(runs["sweep"]) == set(PIECES) and set(runs["reward"]) == {"correct", "random"}
     assert (runs["status"] == "finished").all() and (runs["path"] == "").all()
     assert runs[["pretraining_flops", "pretraining_tokens", "pretraining_loss"]].gt(0).all().all()
     assert set(table.steps["run_id"]) == set(table.evals["run_id"]) == set(runs["run_id"])
 
 
-def test_sizes_and_budgets_are_crossed_with_seeds():
-    runs = bundled_runs("acquisition").runs
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_and_budgets_are_crossed_with_seeds(kind: str):
+    runs = bundled_runs(kind).runs
     budget = runs["name"].str.extract(r"-d(\d+)-")[0]
     counts = runs.groupby(["params", budget])["seed"].nunique()
     assert len(counts) == 15 and counts.min() == 3
@@ -39,6 +41,28 @@ def test_arms_agree_with_the_records_and_controls_spend_what_grpo_spent():
     controls = arms[arms["arm"].isin(["continued", "rejection"])]
     ratio = controls["flops"] / controls["key"].map(grpo)
     assert ratio.between(0.97, 1.03).all()
+
+
+def test_every_base_has_every_arm_and_the_slip_rate_is_a_factor():
+    arms = bundled_arms()
+    for kind in KINDS:
+        gain = arm_differences(arms[arms["piece"] == kind])
+        assert len(gain) == 45 and gain.notna().all().all()
+    slips = arms[(arms["piece"] == "slips") & (arms["arm"] == "grpo")]
+    assert slips.groupby("slip_rate")["seed"].nunique().to_dict() == {0.0: 3, 0.3: 3}
+    assert set(bundled_runs("slips").runs["run_id"]) == set(slips["run_id"])
+
+
+def test_controls_decide_what_a_gain_says():
+    """What docs/results/ladder.md, the README and the notebook say in words."""
+    arms = bundled_arms()
+    low, high = {}, {}
+    for kind in KINDS:
+        for name, values in arm_differences(arms[arms["piece"] == kind]).items():
+            low[kind, name], high[kind, name] = mean_interval(values)
+    assert low["acquisition", "base's best decoding"] > 0.04 and high["elicitation", "base's best decoding"] < 0.0
+    assert high["acquisition", "continued pretraining"] < 0 < low["elicitation", "continued pretraining"]
+    assert high["acquisition", "rejection SFT"] < 0 < low["elicitation", "rejection SFT"]
 
 
 def test_feeds_the_relation_to_pretraining():
