@@ -95,18 +95,20 @@ def _arms(arms: pd.DataFrame) -> list[str]:
 
 
 def _gains(arms: pd.DataFrame) -> list[str]:
-    """Paired differences, by size and over the whole grid."""
+    """Paired differences, by size, by pretraining budget and over the whole grid."""
     gain = arm_differences(arms).dropna(how="all")
+    best = arms.set_index(["parameters", "pretrain_steps", "seed", "arm"])["best_decoding"].unstack("arm")
+    gain.insert(1, "the same, both decoded at their best", best["grpo"] - best["base"])
     lines = [
-        "GRPO's accuracy less that of each, paired by base; 90 % intervals are Student's t over the bases of a row, whatever their budgets.",
+        "GRPO's accuracy less that of each, paired by base; 90 % intervals are Student's t over the bases of a row, whatever else differs.",
         "",
-    ]  # fmt: skip
-    lines += [
-        "| parameters | bases | " + " | ".join(f"less {name}" for name in gain) + " |",
+        "| bases of | number | " + " | ".join(f"less {name}" for name in gain).replace("less the", "the") + " |",
         "|---" * (gain.shape[1] + 2) + "|",
     ]
-    for size, rows in [*gain.groupby(level="parameters"), ("all", gain)]:
-        label, count = size if size == "all" else f"{size:,}", int(rows.iloc[:, 0].notna().sum())
+    groups = [(f"{size:,} parameters", rows) for size, rows in gain.groupby(level="parameters")]
+    groups += [(f"{steps} pretraining steps", rows) for steps, rows in gain.groupby(level="pretrain_steps")]
+    for label, rows in [*groups, ("all", gain)]:
+        count = int(rows.iloc[:, 0].notna().sum())
         shown = [_interval(rows[name], of=count) for name in rows]
         lines.append(f"| {label} | {count} | " + " | ".join(shown) + " |")
     return lines
@@ -126,6 +128,8 @@ def _forecasts(table: RunTable) -> list[str]:
 
 def _against(table: RunTable) -> list[str]:
     runs = study_runs(table)
+    budget = table.runs["name"].str.extract(r"-d(\d+)-")[0].astype(int)
+    by_budget = {b: study_runs(table.select(table.runs.loc[budget == b, "run_id"])) for b in sorted(set(budget))}
     lines: list[str] = []
 
     def block(what: str, make: Callable[[], str]) -> None:
@@ -155,12 +159,23 @@ def _against(table: RunTable) -> list[str]:
             block("The best split, the base paid by this run:", lambda: best_split(surface, total).summary())
             block("The best split, the base shared by ten runs:",
                   lambda: best_split(surface, total, amortised_over=10).summary())  # fmt: skip
-            block("What this RL is worth in pretraining:",
-                  lambda: worth(surface, params=middle.params, tokens=middle.tokens, rl_flops=spent).summary())  # fmt: skip
+            size = sorted({r.params for r in runs})[len({r.params for r in runs}) // 2]
+            for steps, part in by_budget.items():
+                own = next((r for r in part if r.params == size), None)
+                if own is not None:
+                    value = worth(surface, params=size, tokens=own.tokens, rl_flops=float(own.curve.compute[-1]))
+                    block(f"What this RL is worth in pretraining, after {steps} pretraining steps:", value.summary)
+        middle_budget = list(by_budget)[len(by_budget) // 2]
         by_size: dict[float, list[Any]] = {}
-        for run in runs:
+        for run in by_budget[middle_budget]:
             by_size.setdefault(run.params, []).append(run.curve)
-        block("ln(1 - R) = -k(N) ln C + E(N) over sizes (arXiv:2509.25300):", lambda: fit_joint(by_size).summary())
+        held = f"at {middle_budget} pretraining steps, for it knows sizes and no tokens"
+        block(
+            f"ln(1 - R) = -k(N) ln C + E(N) over sizes (arXiv:2509.25300), {held}:",
+            lambda: fit_joint(by_size).summary(),
+        )
+        block(f"The sigmoid (arXiv:2510.13786) with A(N), C_mid(N) smooth in ln N and one B, {held}:",
+              lambda: fit_joint(by_size, law="sigmoid").summary())  # fmt: skip
     return lines
 
 
@@ -240,16 +255,19 @@ def _slips(arms: pd.DataFrame) -> list[str]:
     at = arms[(arms["model"] == "scratch_48") & (arms["pretrain_steps"] == 300)]
     at = at[at["piece"].isin(["slips", "elicitation"])].assign(slip=at["slip_rate"].fillna(0.1))
     lines = [
-        "| slip rate | seeds | base | base, best decoding | GRPO | gain over best decoding |",
-        "|---|---|---|---|---|---|",
-    ]
+        "Elicitation at 75,600 parameters and 300 pretraining steps; the best of greedy, forced trace and maj@16 is the best decoding.", "",
+        "| slip rate | seeds | base | base, best decoding | GRPO | GRPO, best decoding | gain over best decoding | both decoded at their best |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
     for slip, group in at.groupby("slip"):
         keyed = group.set_index(["seed", "arm"])
-        sampled, best = keyed["sampled"].unstack("arm"), keyed["best_decoding"].unstack("arm")["base"]
+        sampled, best = keyed["sampled"].unstack("arm"), keyed["best_decoding"].unstack("arm")
         if "grpo" in sampled:
+            means = [sampled["base"], best["base"], sampled["grpo"], best["grpo"]]
             lines.append(
-                f"| {slip:g} | {sampled['grpo'].notna().sum()} | {sampled['base'].mean():.3f} | {best.mean():.3f} | "
-                f"{sampled['grpo'].mean():.3f} | {_interval(sampled['grpo'] - best)} |"
+                f"| {slip:g} | {sampled['grpo'].notna().sum()} | "
+                + " | ".join(f"{values.mean():.3f}" for values in means)
+                + f" | {_interval(sampled['grpo'] - best['base'])} | {_interval(best['grpo'] - best['base'])} |"
             )
     return lines
 
