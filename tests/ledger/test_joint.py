@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 import scaling
+from scaling.bundled import bundled_runs
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
-from scaling.pretraining import fit_joint
+from scaling.pretraining import fit_joint, study_runs
 
 K_MAX, N_0 = 0.15, 15e9
 
@@ -102,6 +103,17 @@ def test_recovers_a_known_law_exactly_without_noise():
     truth = 1 - 0.95 * (1.2e10 / 5e8) ** -0.1 * (compute / 1e17) ** -(K_MAX / (1 + N_0 / 1.2e10))
     np.testing.assert_allclose(new.median, truth, atol=0.02)
     assert np.all((new.low < truth) & (truth < new.high))
+
+
+def test_sizes_that_differ_in_more_than_size_are_noticed():
+    """Bases of unlike pretraining pooled in one size: the parameters look identified and do not predict a size left out."""
+    by_size: dict[float, list[Curve]] = {}
+    for run in study_runs(bundled_runs("elicitation")):
+        by_size.setdefault(run.params, []).append(run.curve)
+    fit = fit_joint(by_size, draws=60)
+    assert fit.identified and "its intervals are too narrow" in fit.summary()
+    good = fit_joint(loss_curves(np.random.default_rng(0)), draws=60)
+    assert "too narrow" not in good.summary()
 
 
 @pytest.mark.parametrize("kind", [{}, {"memory": 0.4}, {"spread": 0.006}], ids=["white", "memory", "unlike sizes"])
