@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from scaling import RunTable
+from scaling.bundled import bundled_arms
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,4 +88,16 @@ def test_a_row_of_arms_is_a_mean_over_the_bases_that_have_a_grpo_run(benchmarks)
     text = "\n".join(_arms(arms))
     assert "| 1,000 | 300 | 2 | 0.300 | 0.300 | 0.700 | 0.700 (n=1) | not run | not run |" in text
     assert "1 further bases have no finished GRPO run" in text
-    assert "| 1,000 | 2 | +0.400 (n=2, no interval) |" in "\n".join(_gains(arms))
+    arms.loc[arms["arm"] == "grpo", "best_decoding"] += 0.1
+    text = "\n".join(_gains(arms))
+    for row in ("1,000 parameters", "300 pretraining steps", "all"):  # sampled after RL, and decoded at its best
+        assert f"| {row} | 2 | +0.400 (n=2, no interval) | +0.500 (n=2, no interval) |" in text
+
+
+def test_the_slip_rate_is_a_factor_of_three_levels(benchmarks) -> None:
+    from _ladder_page import _slips
+
+    rows = [line.split(" | ") for line in _slips(bundled_arms()) if line.startswith("| 0")]
+    assert [row[:2] for row in rows] == [["| 0", "3"], ["| 0.1", "3"], ["| 0.3", "3"]]
+    base, best, grpo = ([float(row[i]) for row in rows] for i in (2, 3, 4))
+    assert all(a < c and b > a for a, b, c in zip(base, best, grpo)) and base == sorted(base, reverse=True)
