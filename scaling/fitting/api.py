@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,11 +137,15 @@ def fit(
     given = data
     if loss == "huber":
         data = data.replaced([_robust(s, delta, limits) for s in data.series])
-    members = {k: _integrate(LAWS[k], data, limits, r_0, r_0_stderr, prior) for k in names}
-    weights = _weights(members, data, limits, prior, ODDS if ensemble else LIMIT_ODDS)
+
+    @functools.cache
+    def integrals(name: str) -> list[Marginal]:  # of a law without weight on the points it is compared on: never needed
+        return _integrate(LAWS[name], data, limits, r_0, r_0_stderr, prior)
+
     if method == "bootstrap":
-        return _bootstrapped(members[form][0], data, limits, r_0, draws, common)
-    table, new_seed = _draw(members, weights, draws, seed, limits, as_sigmoid=form == "sigmoid")
+        return _bootstrapped(integrals(form)[0], data, limits, r_0, draws, common)
+    weights = _weights(names, integrals, data, limits, prior, ODDS if ensemble else LIMIT_ODDS)
+    table, new_seed = _draw(integrals, weights, draws, seed, limits, as_sigmoid=form == "sigmoid")
     best = (
         max((k for k in names if LAWS[k].saturating or len(names) == 1), key=lambda k: weights[k]) if ensemble else form
     )
@@ -202,22 +207,29 @@ def _integrate(
 
 
 def _weights(
-    members: dict[str, list[Marginal]], data: Prepared, bounds: dict, prior: Prior | None, odds: dict[str, float]
+    names: tuple[str, ...],
+    integrals: Callable[[str], list[Marginal]],
+    data: Prepared,
+    bounds: dict,
+    prior: Prior | None,
+    odds: dict[str, float],
 ) -> dict[str, float]:
     """Evidence weights; laws are compared on the points that all of them can describe."""
-    compared = dict(members)
-    if (
-        any(a is not b for a, b in zip(data.series, data.positive))
-        and len({LAWS[k].starts_at_zero for k in members}) > 1
-    ):
-        for k in members:
-            if LAWS[k].starts_at_zero:
-                compared[k] = [integrate(LAWS[k], s, prior=prior, bounds=bounds) for s in data.positive]
+    if len(names) == 1:
+        return {names[0]: 1.0}
+    zeros = any(a is not b for a, b in zip(data.series, data.positive))
+    mixed = zeros and len({LAWS[k].starts_at_zero for k in names}) > 1
+    compared = {
+        k: [integrate(LAWS[k], s, prior=prior, bounds=bounds) for s in data.positive]
+        if mixed and LAWS[k].starts_at_zero
+        else integrals(k)
+        for k in names
+    }
     return evidence_weights(compared, odds=odds)
 
 
 def _draw(
-    members: dict[str, list[Marginal]],
+    members: Callable[[str], list[Marginal]],
     weights: dict[str, float],
     draws: int,
     seed: int,
@@ -226,13 +238,14 @@ def _draw(
     as_sigmoid: bool,
 ):
     """Draws of every member in proportion to its weight, compute in the axis' unit."""
-    share = np.array([weights[k] for k in members]) * draws
+    share = np.array(list(weights.values())) * draws
     counts = np.floor(share).astype(int)
     counts[np.argsort(counts - share, kind="stable")[: draws - counts.sum()]] += 1
     parts, fresh = [], []
-    for (name, integrals), count in zip(members.items(), counts):
+    for name, count in zip(weights, counts):
         if count == 0:
             continue
+        integrals = members(name)
         law, unit = LAWS[name], integrals[0].problem.series.x_ref
         rng = np.random.default_rng([seed, sum(name.encode())])
         if len(integrals) == 1:
