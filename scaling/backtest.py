@@ -183,7 +183,7 @@ def backtest(
 
 @dataclass(frozen=True)
 class LawForecaster:
-    """`scaling.fit` with one law (or the ensemble) as a method to score: a `Forecaster` that also forecasts the final value.
+    """`scaling.fit` with one law (or the ensemble) as a method to score: a `Forecaster` whose one fit also gives the final value.
 
     Attributes:
         law: name of the law.
@@ -204,17 +204,11 @@ class LawForecaster:
 
     def __call__(self, prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
         """Median and band of the curve at ``compute``."""
-        band = self._fitted(prefix).forecast(compute, level=level)
+        band = self.fitted(prefix).forecast(compute, level=level)
         return band.median, band.low, band.high
 
-    def final(self, prefix: list[Curve], ends: Array, level: float) -> tuple[float, float, float]:
-        """Median and band of the mean of evaluations at ``ends``: their noise, autocorrelated as it is, belongs to the band."""
-        noise = "observation" if len(prefix) == 1 else "curve"
-        mean = self._fitted(prefix).simulate(ends, noise=noise).mean(1)
-        low, median, high = np.quantile(mean, [(1 - level) / 2, 0.5, (1 + level) / 2])
-        return float(median), float(low), float(high)
-
-    def _fitted(self, prefix: list[Curve]) -> Fit:
+    def fitted(self, prefix: list[Curve]) -> Fit:
+        """The fit; a refused one raises."""
         from scaling.fitting import fit
 
         fitted = fit(prefix, law=self.law, draws=self.draws, seed=self.seed)
@@ -263,10 +257,12 @@ def _score(forecaster: Forecaster, seeds: list[Curve], fraction: float, level: f
     where = np.concatenate([c.compute for c in rest])
     observed = np.concatenate([c.performance for c in rest])
     try:
-        median, _, _ = forecaster(prefix, where, level)
         if isinstance(forecaster, LawForecaster):
-            forecast, low, high = forecaster.final(prefix, ends, level)
+            fitted = forecaster.fitted(prefix)
+            median = fitted.forecast(where, level=level).median
+            forecast, low, high = _final(fitted, ends, level)
         else:
+            median, _, _ = forecaster(prefix, where, level)
             forecast, low, high = (float(np.mean(x)) for x in forecaster(prefix, ends, level))
     except ScalingError as error:
         return {**row, "status": str(error)}
@@ -275,6 +271,14 @@ def _score(forecaster: Forecaster, seeds: list[Curve], fraction: float, level: f
         **row, "rmse": float(np.sqrt(np.mean(error**2))), "bias": float(error.mean()), "forecast": forecast, "low": low,
         "high": high, "width": high - low, "covered": bool(low <= final <= high),
     }  # fmt: skip
+
+
+def _final(fitted: Fit, ends: Array, level: float) -> tuple[float, float, float]:
+    """Median and band of the mean of evaluations at ``ends``: their noise, autocorrelated as it is, belongs to the band."""
+    noise = "observation" if len(fitted.curves) == 1 else "curve"
+    mean = fitted.simulate(ends, noise=noise).mean(1)
+    low, median, high = np.quantile(mean, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return float(median), float(low), float(high)
 
 
 def _named(

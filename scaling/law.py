@@ -26,6 +26,7 @@ class Law:
         linear: names of the coefficients of `basis`, solved in closed form.
         bounds: parameter -> (low, high) within which fits look.
         starts_at_zero: whether the law is finite at zero compute.
+        ordered: whether the second coefficient stays below the first (R_0 below A: a law of growth).
         seed_spread: parameter -> typical seed-to-seed standard deviation (of its logarithm for `positive` ones), the scale of
             its prior when several seeds are fitted.
         positive: parameters that vary by factors.
@@ -37,6 +38,7 @@ class Law:
     linear: ClassVar[tuple[str, ...]] = ()
     bounds: ClassVar[dict[str, tuple[float, float]]] = {}
     starts_at_zero: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
     seed_spread: ClassVar[dict[str, float]] = {}
     positive: ClassVar[tuple[str, ...]] = ()
 

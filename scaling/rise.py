@@ -28,6 +28,7 @@ class Rise(Law):
     saturating: ClassVar[bool] = True
     linear: ClassVar[tuple[str, ...]] = ("asymptote", "r_0")
     starts_at_zero: ClassVar[bool] = True
+    ordered: ClassVar[bool] = True
     half: ClassVar[float]  # z at half of the gain
 
     @staticmethod
@@ -38,6 +39,11 @@ class Rise(Law):
     @staticmethod
     def place(share: Array) -> Array:
         """Inverse of `share`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def fill(z: Array, basis: Array, slope: Array) -> None:
+        """Write (s, 1 - s) into ``basis`` and ds / dz into ``slope``; ``z`` is overwritten. The solver's innermost step."""
         raise NotImplementedError
 
     @classmethod
@@ -69,6 +75,14 @@ class Rise(Law):
     @classmethod
     def tangent(cls, x: Array, u: Array) -> Array:
         return cls.design(x, u)[1]
+
+    @classmethod
+    def design(cls, x: Array, u: Array) -> tuple[Array, Array]:
+        bx = np.exp(u[:, :1]) * x
+        basis, tangent = np.empty((len(u), 2, x.size)), np.empty((len(u), 2, x.size))
+        cls.fill(bx + u[:, 1:], basis, tangent[:, 1])
+        np.multiply(tangent[:, 1], bx, out=tangent[:, 0])
+        return basis, tangent
 
     @classmethod
     def amplitude(cls, coefficients: Array) -> Array:
@@ -135,21 +149,15 @@ class Sigmoid(Rise):
     def place(share: Array) -> Array:
         return np.log(share / (1.0 - share))
 
-    @classmethod
-    def design(cls, x: Array, u: Array) -> tuple[Array, Array]:
-        bx = np.exp(u[:, :1]) * x
-        s = bx + u[:, 1:]
-        np.clip(s, -500.0, 500.0, out=s)
-        np.negative(s, out=s)
-        np.exp(s, out=s)
-        s += 1.0
-        np.reciprocal(s, out=s)
-        basis, tangent = np.empty((len(u), 2, x.size)), np.empty((len(u), 2, x.size))
-        basis[:, 0], basis[:, 1] = s, 1.0 - s
-        s *= basis[:, 1]
-        tangent[:, 1] = s
-        np.multiply(s, bx, out=tangent[:, 0])
-        return basis, tangent
+    @staticmethod
+    def fill(z: Array, basis: Array, slope: Array) -> None:
+        np.clip(z, -500.0, 500.0, out=z)
+        np.negative(z, out=z)
+        np.exp(z, out=z)
+        z += 1.0
+        np.reciprocal(z, out=basis[:, 0])
+        np.subtract(1.0, basis[:, 0], out=basis[:, 1])
+        np.multiply(basis[:, 0], basis[:, 1], out=slope)
 
 
 @dataclass(frozen=True)
@@ -191,16 +199,10 @@ class Weibull(Rise):
     def place(share: Array) -> Array:
         return np.log(-np.log1p(-share))
 
-    @classmethod
-    def design(cls, x: Array, u: Array) -> tuple[Array, Array]:
-        bx = np.exp(u[:, :1]) * x
-        e = bx + u[:, 1:]
-        np.clip(e, -500.0, 50.0, out=e)
-        np.exp(e, out=e)
-        basis, tangent = np.empty((len(u), 2, x.size)), np.empty((len(u), 2, x.size))
-        np.exp(-e, out=basis[:, 1])
+    @staticmethod
+    def fill(z: Array, basis: Array, slope: Array) -> None:
+        np.clip(z, -500.0, 50.0, out=z)
+        np.exp(z, out=z)
+        np.exp(-z, out=basis[:, 1])
         np.subtract(1.0, basis[:, 1], out=basis[:, 0])
-        e *= basis[:, 1]
-        tangent[:, 1] = e
-        np.multiply(e, bx, out=tangent[:, 0])
-        return basis, tangent
+        np.multiply(z, basis[:, 1], out=slope)

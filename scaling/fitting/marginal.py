@@ -226,9 +226,7 @@ def second_coefficient(problem: Problem, first: Array, center: Array, cov: Array
     left = np.maximum(cov[1, 1] - ratio * cov[0, 1], 1e-300)
     scale = np.sqrt(left * (rss + off * off / cov[0, 0]) / (nu + 1))  # so 1 + t^2 / (nu + 1) is the growth of the rss
     low, high = problem.limits(problem.free[1])
-    high = (
-        np.minimum(high, first) if problem.law.linear[1] == "r_0" else np.broadcast_to(high, loc.shape)
-    )  # r_0 stays below A
+    high = np.minimum(high, first) if problem.law.ordered else np.broadcast_to(high, loc.shape)  # r_0 stays below A
     log_p = np.log(interval_probability((low - loc) / scale, (high - loc) / scale, nu + 1))
     return loc, scale, (np.minimum(low, high), high), log_p
 

@@ -185,7 +185,7 @@ def _project(problem: _Problem, t: Array, w: Array, rows: int, basis: Array):
                 swap = out & (value(e0, edge) < value(c0, c1))
                 c0, c1 = np.where(swap, e0, c0), np.where(swap, edge, c1)
         rss = np.maximum(value(c0, c1), 0.0)
-        if problem.law.linear[1] == "r_0":  # a law of growth
+        if problem.law.ordered:
             rss = np.where(np.broadcast_to(c0 - c1, rss.shape) > 0, rss, np.inf)
         solved = (np.broadcast_to(c0, rss.shape), np.broadcast_to(c1, rss.shape))
     rss = np.broadcast_to(rss, (rows, rss.shape[1]))

@@ -249,3 +249,15 @@ def test_a_band_of_a_share_stays_a_share():
         assert (band.low >= 0).all() and (band.high <= 1).all()
     rewards = [Curve(compute=c.compute, performance=c.performance, metric="reward", run_id=c.run_id) for c in seeds]
     assert scaling.fit(rewards, draws=400).forecast([4000.0], level=0.99).low[0] < 0
+
+
+def test_a_plateau_is_recovered_and_not_overshot():
+    """A curve with an exponential end: the mixture finds it, a sigmoid alone promises a gain that never comes."""
+    law = scaling.Weibull(asymptote=0.61, shape=1.0, c_mid=1000.0, r_0=0.25)
+    compute = np.linspace(100, 7000, 100)
+    y = law(compute) + np.random.default_rng(3).normal(0, 0.006, 100)
+    curve = Curve(compute=compute, performance=y)
+    fit = scaling.fit(curve, draws=400)
+    low, high = fit.interval("asymptote")
+    assert low < 0.61 < high and fit.weights["weibull"] > 0.5
+    assert scaling.fit(curve, law="sigmoid", draws=400).interval("asymptote")[0] > 0.61

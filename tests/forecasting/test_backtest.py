@@ -228,3 +228,10 @@ def test_the_collapsed_public_runs_are_found_and_the_healthy_ones_are_not(shared
     healthy = pd.read_csv(shared_data / "qwen25_base_grpo" / "qwen25_base_holdout_flops.csv")
     for _, part in healthy.groupby("model"):
         assert not find_collapse(Curve(compute=part["cumulative_flops_6NT"], performance=1 - part["test_loss"]))
+
+
+def test_the_band_of_the_final_value_holds_the_noise_of_its_five_evaluations() -> None:
+    noisy = curve(5, sd=0.03)
+    row = scaling.backtest([noisy], [0.5], laws=["sigmoid"], draws=400).table.set_index("method").loc["sigmoid"]
+    ahead = scaling.fit([noisy.before(row["cut"])], law="sigmoid", draws=400).forecast(noisy.compute[-5:])
+    assert row["width"] > 1.1 * float(np.mean(ahead.high - ahead.low))
