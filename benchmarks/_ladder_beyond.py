@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,36 @@ LEVEL = 0.9
 WINDOWS = {"200 steps": 200, "400 steps": 400}  # what the fit sees
 AHEAD = np.geomspace(1.0, 12.0, 26)  # times the compute of the window
 METHODS = ("ensemble", "log_linear", "last_value")
+TOGETHER = "all seeds"
 
 
-def forecasts(table: RunTable, names: Sequence[str]) -> dict[str, Any]:
+def forecasts(
+    table: RunTable, names: Sequence[str], windows: Mapping[str, int] = WINDOWS, *, together: bool = False
+) -> dict[str, Any]:
     """Median and 90 % band of each curve at multiples of its window's compute, by each method.
 
     Args:
         table: a collected study.
         names: its runs.
+        windows: name -> last step that is fitted.
+        together: also the runs as seeds of one law, forecast as their mean (`TOGETHER`).
 
     Returns:
         Plain values, ready for JSON: where the forecast was made, and one entry a run and window.
     """
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     out: list[dict[str, Any]] = []
-    for name in names:
-        for window, steps in WINDOWS.items():
-            curve = curve_of(table, name, up_to=steps)
+    groups = {name: [name] for name in names} | ({TOGETHER: list(names)} if together else {})
+    for name, members in groups.items():
+        for window, steps in windows.items():
+            curves = [curve_of(table, member, up_to=steps) for member in members]
+            last = float(np.mean([curve.compute[-1] for curve in curves]))
             entry: dict[str, Any] = {
-                "run": name, "window": window, "evaluations": len(curve), "last_flops": float(curve.compute[-1]), "methods": {},
+                "run": name, "window": window, "evaluations": sum(map(len, curves)), "last_flops": last, "methods": {},
             }  # fmt: skip
             for method in METHODS:
                 try:
-                    values = _method(method)([curve], AHEAD * curve.compute[-1], LEVEL)
+                    values = _method(method)(curves, AHEAD * last, LEVEL)
                     entry["methods"][method] = {
                         k: [round(float(x), 5) for x in v]
                         for k, v in zip(("median", "low", "high"), values, strict=True)
@@ -74,14 +81,25 @@ def curve_of(table: RunTable, name: str, *, up_to: int | None = None) -> Curve:
     )  # fmt: skip
 
 
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Mean accuracy at mean compute, evaluation by evaluation, as far as all curves go."""
+    if len(curves) == 1:
+        return curves[0]
+    n = min(map(len, curves))
+    return Curve(
+        compute=np.mean([c.compute[:n] for c in curves], 0), performance=np.mean([c.performance[:n] for c in curves], 0),
+        axis=curves[0].axis, metric=curves[0].metric, run_id=TOGETHER,
+    )  # fmt: skip
+
+
 def scored(made: dict[str, Any], table: RunTable) -> list[dict[str, Any]]:
     """Each forecast against the longer run of the same settings: errors beyond the window, and whether the last point is covered."""
     times, rows = np.asarray(made["times"]), []
     for entry in made["forecasts"]:
-        found = [name for name in table.runs["name"] if same_settings(entry["run"], name)]
+        found = [name for name in table.runs["name"] if entry["run"] == TOGETHER or same_settings(entry["run"], name)]
         if not found:
             continue
-        curve = curve_of(table, found[0])
+        curve = mean_curve([curve_of(table, name) for name in found])
         far = curve.compute / entry["last_flops"]
         later = (far > 1) & (far <= times[-1])
         for method, band in entry["methods"].items():
@@ -151,6 +169,8 @@ def draw(made: dict[str, Any], own: dict[str, Any], far: RunTable, path: Path) -
 
 def same_settings(run: str, longer: str) -> bool:
     """Whether a forecast's run is the long one or a shorter one of its settings and seed."""
+    if run == TOGETHER:
+        return False
     stem, seed = run.rsplit("-s", 1)
     head, other = longer.rsplit("-s", 1)
     return seed == other and (head == stem or head.startswith(f"{stem}-t"))

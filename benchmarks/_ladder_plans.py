@@ -27,6 +27,7 @@ class Job:
     recipe: str = "dapo"
     eval_every: int = 15
     rate_factor: float = 1.0
+    eval_early: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -88,6 +89,18 @@ def gpu_plan() -> Iterator[Job]:
         yield from grid("scratch_48x3", (300, 450, 675), seed)
 
 
+WINDOW = 160  # steps that the forecasts of `beyond_plan` see
+
+
+def beyond_plan() -> Iterator[Job]:
+    """One size and budget, four seeds, to more than ten times the compute of the window that is forecast from."""
+    for seed in range(4):
+        yield Job(
+            "beyond", "chain_acquisition", "scratch_96x3", 300, seed, 1720, ("grpo",), batch=512, group_size=16,
+            eval_every=40, eval_early=tuple(range(10, WINDOW + 1, 10)),
+        )  # fmt: skip
+
+
 RECIPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "sapo", "scalerl")
 
 
@@ -107,4 +120,4 @@ def trial_plan() -> Iterator[Job]:
     yield Job("rates", "chain", "scratch_16", 30, 0, 20, ("grpo",), rate_factor=2.0, **small)
 
 
-PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "recipes": recipes_plan, "trial": trial_plan}
+PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "beyond": beyond_plan, "recipes": recipes_plan, "trial": trial_plan}

@@ -12,7 +12,8 @@ order of the plan's pieces, seed by seed, so that a study cut short is balanced.
 one that another `run` on the same WORK is at: one `run` a GPU (``--gpu``) may share a folder.
 
 `collect` packs the records of all runs and the lines of all arms into three parquet tables and one CSV; `page` writes them up.
-`forecast` writes what the collected curves say about ten times their compute, before the runs of the piece `beyond` are made.
+The plan `beyond` is run in two parts: `run --until 160`, `collect` and `forecast`, which writes what the curves so far say about
+ten times their compute and is committed; then `run`, which goes on with the same runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from _ladder_plans import BEYOND, PLANS, Job
+from _ladder_plans import PLANS, WINDOW, Job
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -50,6 +51,7 @@ def overrides(job: Job, work: Path) -> list[str]:
         f"eval.every={job.eval_every}", "+eval.benchmarks.held_out={k: 2, greedy: false}", "eval.batch=4096",
         f"checkpoint.every={min(job.rl_steps, 200)}", "tracking.mode=disabled", "cluster.shared=true",
         *([] if job.slip_rate is None else [f"task.slip_rate={job.slip_rate}"]),
+        *([f"eval.early={list(job.eval_early)}"] if job.eval_early else []),
     ]  # fmt: skip
 
 
@@ -76,20 +78,23 @@ def measure(path: str | Path, config: Any, task: Any) -> dict[str, float]:
     return {NAMES[key]: value for key, value in found.items()}
 
 
-def do(job: Job, work: Path) -> str:
-    """All arms of one job that have no line yet; another process may be at it, then nothing."""
+def do(job: Job, work: Path, until: int = 0) -> str:
+    """All arms of one job that have no line yet; another process may be at it, then nothing.
+
+    With ``until``: GRPO to that step only, to be gone on with.
+    """
     from filelock import FileLock, Timeout
 
     (work / "locks").mkdir(exist_ok=True)
     try:
         with FileLock(work / "locks" / job.key, timeout=0):
-            _do(job, work)
+            _do(job, work, until)
     except Timeout:
         return "left to another process"
     return "done"
 
 
-def _do(job: Job, work: Path) -> None:
+def _do(job: Job, work: Path, until: int) -> None:
     import logging
     import warnings
 
@@ -127,6 +132,9 @@ def _do(job: Job, work: Path) -> None:
 
     if "base" not in done:
         line("base", flops=0.0, **measure(base.path, config, task))
+    if until and until < job.rl_steps:
+        train(configured(job, work, f"budget.steps={until}"))
+        return
     for arm, extra in (("grpo", ()), ("random_reward", ("task.reward=random",))):
         if arm not in job.arms or arm in done:
             continue
@@ -181,7 +189,7 @@ def run(args: argparse.Namespace) -> None:
         ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool,
         tqdm(total=left, desc="jobs", mininterval=5) as bar,
     ):
-        pending = {pool.submit(do, j, work): j for _, j in zip(range(args.workers), waiting)}
+        pending = {pool.submit(do, j, work, args.until): j for _, j in zip(range(args.workers), waiting)}
         while pending:
             future = next(as_completed(pending))
             job = pending.pop(future)
@@ -191,7 +199,7 @@ def run(args: argparse.Namespace) -> None:
             tqdm.write(f"{time.monotonic() - began:5.0f} s {job.key}: {said}")
             following = next(waiting, None) if time.monotonic() < deadline else None
             if following is not None:
-                pending[pool.submit(do, following, work)] = following
+                pending[pool.submit(do, following, work, args.until)] = following
 
 
 def status(args: argparse.Namespace) -> None:
@@ -268,11 +276,13 @@ def _recipe(path: Path) -> str:
 
 
 def forecast(args: argparse.Namespace) -> None:
-    """What the collected curves of the bases in `beyond` say about ten times their compute; commit it before those runs."""
+    """What the first part of the runs of the plan `beyond` says about ten times its compute; commit it before they go on."""
     from _ladder_beyond import forecasts, read
 
-    names = [f"chain_acquisition-scratch_96x3-d{steps}-s{seed}" for steps, seed in BEYOND]
-    args.out.write_text(json.dumps(forecasts(read(args.data), names), indent=1) + "\n", encoding="utf-8")
+    table = read(args.data)
+    names = sorted(table.runs.loc[table.runs["sweep"] == "beyond", "name"])
+    made = forecasts(table, names, {f"{WINDOW} steps": WINDOW}, together=True)
+    args.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     print(args.out)
 
 
@@ -283,6 +293,7 @@ def write_page(args: argparse.Namespace) -> None:
     titles = {
         "cpu": "A ladder of small models, with controls",
         "gpu": "A ladder on a GPU: longer chains",
+        "beyond": "Ten times the compute, forecast before it was run",
         "recipes": "Does each recipe learn?",
         "trial": "A trial of the ladder",
     }
@@ -317,6 +328,7 @@ def main() -> None:
             sub.add_argument("--seconds", type=float, default=450.0, help="begin no job after so long")
             sub.add_argument("--only", default="", help="only jobs whose piece:key has this pattern")
             sub.add_argument("--gpu", type=int, help="this GPU alone")
+            sub.add_argument("--until", type=int, default=0, metavar="STEP", help="GRPO to this step only; without it the same runs go on")
             sub.add_argument("--start", type=int, default=0, help="with --stride: every so many-th job, from this one")
             sub.add_argument("--stride", type=int, default=1, help="to spread a plan over machines")
         if name in ("collect", "page"):
@@ -326,7 +338,7 @@ def main() -> None:
             sub.add_argument("--notes", help="Markdown to print below the title")
     sub = commands.add_parser("forecast", help=forecast.__doc__)
     sub.set_defaults(function=forecast)
-    sub.add_argument("--data", type=Path, required=True, help="folder that `collect` wrote, of the shorter runs")
+    sub.add_argument("--data", type=Path, required=True, help="folder that `collect` wrote, of the first part")
     sub.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if hasattr(args, "work"):
