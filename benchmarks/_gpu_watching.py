@@ -2,7 +2,9 @@
 
 Completions all have the full length: those of two trainers on a GPU part ways, and a batch takes as long as its longest.
 One process makes pair after pair, TRL alone and TRL watched in turns step by step, and prints each as it ends: start-up is paid
-once. Every finished pair is in the result file at once; the same command goes on from the pairs that are there.
+once. Beside the paired difference, which a shared host makes noisy, stands the wall time inside the meter's, the records' and the
+mirror's code, clocked call by call; the time in which its clocks wait for the device is apart: what they wait for, TRL would
+wait for a little later. Every finished pair is in the result file at once; the same command goes on from the pairs that are there.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ COLUMNS = [
     "pairs",
     "ms/step, TRL alone",
     "ms/step more",
+    "ms/step inside",
+    "ms/step waiting",
+    "inside",
     "overhead",
     "90 % interval",
     "s at the end",
@@ -106,10 +111,13 @@ def summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     # the first step warms up
     plain = np.array([stats.trim_mean(pair["plain"][1:], 0.2) for pair in pairs])
     extra = np.array([stats.trim_mean(np.subtract(pair["watched"], pair["plain"])[1:], 0.2) for pair in pairs])
-    share = extra / plain
+    share, ours = extra / plain, np.array([pair["inside"]["ours"] for pair in pairs])
     out = {
         "pairs": len(pairs), "ms/step, TRL alone": float(plain.mean()) * 1e3, "ms/step more": float(extra.mean()) * 1e3,
         "overhead": f"{share.mean():+.2%}", "each pair": [float(s) for s in share],
+        "ms/step inside": float(ours.mean()) * 1e3, "inside": f"{(ours / plain).mean():.2%}",
+        "ms/step waiting": float(np.mean([pair["inside"]["waiting"] for pair in pairs])) * 1e3,
+        "inside, each pair": [float(s) for s in ours / plain],
         "s at the end": float(np.mean([pair["aside"] for pair in pairs])),
     }  # fmt: skip
     if len(pairs) > 1:

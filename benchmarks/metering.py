@@ -14,6 +14,7 @@ both. Prints the overhead of each pair, the mean and its 90 % interval (t over p
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -72,6 +73,49 @@ def build(config: Any, folder: Path, *, watched: bool, full_length: bool = False
     meter.bind(trainer, shape_of(config.model, task))
     trainer.add_callback(meter)
     return trainer, tracker
+
+
+class Stopwatch:
+    """Seconds inside nested calls, each to the innermost part alone: ``ours``, ``waiting`` for the device, ``theirs``."""
+
+    def __init__(self) -> None:
+        self.seconds = {"ours": 0.0, "waiting": 0.0, "theirs": 0.0}
+        self._stack: list[str] = []
+        self._mark = 0.0
+
+    def watch(self, trainer: Any) -> None:
+        """Time the meter of a watched trainer: its events, its wrappers around TRL's methods, its readings of the clock."""
+        from sweeps.meter import Meter
+
+        meter = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Meter))
+        for event in (name for name in dir(meter) if name.startswith("on_")):
+            setattr(meter, event, self.timed("ours", getattr(meter, event)))
+        for name, wrapped in list(vars(trainer).items()):
+            if isinstance(wrapped, functools.partial) and getattr(wrapped.func, "__self__", None) is meter.counter:
+                ours = functools.partial(wrapped.func, self.timed("theirs", wrapped.args[0]))
+                setattr(trainer, name, self.timed("ours", ours))
+        assert meter.counter is not None
+        meter.counter.now = self.timed("waiting", meter.counter.now)
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, its seconds counted to ``part``."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._turn()
+            self._stack.append(part)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._turn()
+                self._stack.pop()
+
+        return call
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        if self._stack:
+            self.seconds[self._stack[-1]] += now - self._mark
+        self._mark = now
 
 
 def take_turns(trainers: Sequence[Any], clock: Callable[[], float]) -> list[list[float]]:
@@ -138,7 +182,7 @@ def take_turns(trainers: Sequence[Any], clock: Callable[[], float]) -> list[list
 
 
 def pair(config: Any, folder: Path, *, device: str, swap: bool, full_length: bool = False) -> dict[str, Any]:
-    """One pair: seconds of every step of both, and what watching takes outside the steps.
+    """One pair: seconds of every step of both, what watching takes outside the steps, and mean seconds a step inside its code.
 
     ``full_length``: every completion is as long as it may be. On a GPU sums come in no fixed order, so the two trainers soon
     sample different completions, and a batch takes as long as its longest.
@@ -150,6 +194,8 @@ def pair(config: Any, folder: Path, *, device: str, swap: bool, full_length: boo
     transformers.utils.logging.disable_progress_bar()
     plain, _ = build(config, folder / "plain", watched=False, full_length=full_length)
     watched, tracker = build(config, folder / "watched", watched=True, full_length=full_length)
+    stopwatch = Stopwatch()
+    stopwatch.watch(watched)
     time.sleep(1.0)  # the tracker's start-up is not a step's
     before = _children_cpu()
     arms = [watched, plain] if swap else [plain, watched]
@@ -167,7 +213,10 @@ def pair(config: Any, folder: Path, *, device: str, swap: bool, full_length: boo
     if device != "cuda":  # on a GPU machine W&B's process has a core of its own
         aside += _children_cpu() - before
     first, second = took
-    return {"plain": second if swap else first, "watched": first if swap else second, "aside": aside}
+    return {
+        "plain": second if swap else first, "watched": first if swap else second, "aside": aside,
+        "inside": {part: seconds / len(first) for part, seconds in stopwatch.seconds.items()},
+    }  # fmt: skip
 
 
 def _random_state() -> tuple[Any, ...]:
@@ -243,7 +292,7 @@ def main() -> None:
         # one heap that keeps its pages: with a heap a thread, one trainer may fault pages in anew every step, the other not
         "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "33554432",
     }  # fmt: skip
-    overheads, pairs = [], []
+    overheads, inside, pairs = [], [], []
     with tempfile.TemporaryDirectory() as tmp, ThreadPoolExecutor(args.workers) as pool:
 
         def measure(i: int) -> dict[str, Any]:
@@ -260,6 +309,7 @@ def main() -> None:
             extra = float(stats.trim_mean(watched - plain, 0.2)) + aside
             overheads.append(extra / float(stats.trim_mean(plain, 0.2)))
             pairs.append(body)
+            inside.append(body["inside"]["ours"] / float(stats.trim_mean(plain, 0.2)))
             if args.out:
                 args.out.write_text(json.dumps({"overheads": overheads, "pairs": pairs}))
             tqdm.write(
@@ -270,7 +320,8 @@ def main() -> None:
     half = float(stats.t.ppf(0.95, len(overheads) - 1) * stats.sem(overheads)) if len(overheads) > 1 else float("nan")
     print(
         f"overhead of meter, records and W&B mirror on {args.model} ({args.device}): {mean:+.2%} of a step, 90 % interval "
-        f"{mean - half:+.2%} to {mean + half:+.2%} ({len(overheads)} pairs of {args.steps} steps)"
+        f"{mean - half:+.2%} to {mean + half:+.2%} ({len(overheads)} pairs of {args.steps} steps); wall time inside meter, records "
+        f"and mirror, clocked call by call: {np.mean(inside):.2%} (pairs {min(inside):.2%} to {max(inside):.2%})"
     )
 
 
