@@ -124,8 +124,8 @@ def scored(made: dict[str, Any], table: RunTable) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(made: dict[str, Any], own: dict[str, Any], far: RunTable, path: Path) -> None:
-    """The long runs and the ensemble's forecasts of them: a row a source of the forecast, a column a run."""
+def draw(rows: Mapping[str, dict[str, Any]], far: RunTable, path: Path) -> None:
+    """The long runs and the ensemble's forecasts of them: a row a source of the forecast, a column a run; then their mean."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -133,34 +133,42 @@ def draw(made: dict[str, Any], own: dict[str, Any], far: RunTable, path: Path) -
 
     mpl.rcParams["svg.hashsalt"] = "beyond"  # the same curves give the same file
     names = sorted(far.runs["name"])
-    rows = {"earlier run of the same settings": made, "first part of the run itself": own}
-    figure, axes = plt.subplots(
-        2, len(names), figsize=(2.3 * len(names) + 0.6, 4.4), sharex=True, sharey=True, squeeze=False
+    entries = [entry for some in rows.values() for entry in some["forecasts"]]
+    colours = dict(zip(dict.fromkeys(entry["window"] for entry in entries), ("#E69F00", "#0072B2")))
+    columns = {name: [name] for name in names} | (
+        {TOGETHER: names} if any(e["run"] == TOGETHER for e in entries) else {}
     )
+    size = (2.3 * len(columns) + 0.6, 0.8 + 1.8 * len(rows))
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=size, sharex=True, sharey=True, squeeze=False)
     for line, (source, some) in zip(axes, rows.items()):
-        for axis, name in zip(line, names):
-            curve = curve_of(far, name)
-            axis.plot(curve.compute, curve.performance, color="black", lw=1.0)
-            for window, colour in zip(WINDOWS, ("#E69F00", "#0072B2")):
-                for entry in some["forecasts"]:
-                    band = entry["methods"]["ensemble"]
-                    if not same_settings(entry["run"], name) or entry["window"] != window or "refused" in band:
-                        continue
-                    at = np.asarray(some["times"]) * entry["last_flops"]
-                    axis.fill_between(at, band["low"], band["high"], color=colour, alpha=0.25, lw=0)
-                    axis.plot(at, band["median"], color=colour, lw=1.2, ls=":")
+        for axis, (column, members) in zip(line, columns.items()):
+            for member in members:
+                curve = curve_of(far, member)
+                axis.plot(
+                    curve.compute,
+                    curve.performance,
+                    color="black",
+                    lw=1.0 / len(members),
+                    alpha=0.6 if len(members) > 1 else 1,
+                )
+            for entry in some["forecasts"]:
+                band = entry["methods"]["ensemble"]
+                if not same_settings(entry["run"], column) or "refused" in band:
+                    continue
+                at, colour = np.asarray(some["times"]) * entry["last_flops"], colours[entry["window"]]
+                axis.fill_between(at, band["low"], band["high"], color=colour, alpha=0.25, lw=0)
+                axis.plot(at, band["median"], color=colour, lw=1.2, ls=":")
+                axis.axvline(entry["last_flops"], color=colour, lw=0.6)
             axis.set(xscale="log", ylim=(0, 1))
             axis.spines[["top", "right"]].set_visible(False)
             axis.tick_params(labelsize=8)
         line[0].set_ylabel(f"held-out pass@1;\n{source}", fontsize=8)
-    for axis, name in zip(axes[0], names):
+    for axis, name in zip(axes[0], columns):
         axis.set_title(name.partition("-scratch_")[2] or name, fontsize=8)
-    for axis in axes[1]:
+    for axis in axes[-1]:
         axis.set_xlabel("RL compute [FLOP]", fontsize=8)
     handles = [plt.Line2D([], [], color="black", label="the run")]
-    handles += [
-        plt.Line2D([], [], color=c, ls=":", label=f"forecast from {w}") for w, c in zip(WINDOWS, ("#E69F00", "#0072B2"))
-    ]
+    handles += [plt.Line2D([], [], color=c, ls=":", label=f"forecast from {window}") for window, c in colours.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     figure.set_layout_engine("constrained")
     figure.savefig(path, metadata={"Date": None})
@@ -169,8 +177,8 @@ def draw(made: dict[str, Any], own: dict[str, Any], far: RunTable, path: Path) -
 
 def same_settings(run: str, longer: str) -> bool:
     """Whether a forecast's run is the long one or a shorter one of its settings and seed."""
-    if run == TOGETHER:
-        return False
+    if TOGETHER in (run, longer):
+        return run == longer
     stem, seed = run.rsplit("-s", 1)
     head, other = longer.rsplit("-s", 1)
     return seed == other and (head == stem or head.startswith(f"{stem}-t"))

@@ -34,9 +34,9 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
     out = [f"# {title}", "", notes.strip(), "", *(f"    {command}" for command in commands), "",
            f"Page written at commit {commit}, {dt.date.today().isoformat()}. {CANNOT}", ""]  # fmt: skip
     kinds = [k for k in ("acquisition", "elicitation", "budgets", "grid") if k in set(arms["piece"])]
-    if kinds:
-        table = read(data)
+    table = read(data) if kinds or "beyond" in set(arms["piece"]) else None
     for kind in kinds:
+        assert table is not None
         mine, runs = arms[arms["piece"] == kind], table.runs
         chosen = table.select(runs.loc[(runs["sweep"] == kind) & (runs["reward"] == "correct"), "run_id"])
         out += ["", f"## {kind.capitalize()}: the arms", "", *_arms(mine), "", *_gains(mine)]
@@ -47,7 +47,7 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
         out += ["", f"## {kind.capitalize()}: against pretraining", "", *_against(chosen)]
     if "rates" in set(arms["piece"]):
         out += ["", "## Learning rates by size", "", *_rates(arms)]
-    if (data / "forecast.json").is_file() and "beyond" in set(table.runs["sweep"] if kinds else ()):
+    if (data / "forecast.json").is_file() and table is not None and "beyond" in set(table.runs["sweep"]):
         far = table.select(table.runs.loc[table.runs["sweep"] == "beyond", "run_id"])
         out += [
             "",
@@ -203,19 +203,22 @@ def _rates(arms: pd.DataFrame) -> list[str]:
 
 
 def _beyond(made: dict[str, Any], far: RunTable, figure: Path) -> list[str]:
-    """Forecasts written before the runs, against them; then the same laws on the first part of each long run itself."""
-    own = forecasts(far, sorted(far.runs["name"]))
-    draw_far(made, own, far, figure)
-    lines = [
-        f"Forecasts of {made['made_at'][:16].replace('T', ' ')} UTC (`forecast.json`, committed before these runs began) from shorter runs of "
-        "the same settings, against the runs. `inside`: share of the evaluations beyond the window within the 90 % band.", "",
-        *_scores(scored(made, far)), "",
+    """Forecasts written before the compute was spent, against the runs; where they were fitted on other runs of the same
+    settings, then also the same laws on the first part of each long run itself."""
+    names = sorted(far.runs["name"])
+    when = f"Forecasts of {made['made_at'][:16].replace('T', ' ')} UTC (`forecast.json`), committed before these runs"
+    share = "`inside`: share of the evaluations beyond the window within the 90 % band."
+    picture = f"![long runs and the ensemble's forecasts of them](../figures/{figure.name})"
+    if set(names) <= {entry["run"] for entry in made["forecasts"]}:
+        draw_far({"forecast before it was run": made}, far, figure)
+        return [f"{when} went on, from their first steps. {share}", "", *_scores(scored(made, far)), "", picture]
+    own = forecasts(far, names)
+    draw_far({"earlier run of the same settings": made, "first part of the run itself": own}, far, figure)
+    return [
+        f"{when} began, from shorter runs of the same settings. {share}", "", *_scores(scored(made, far)), "",
         "The same methods on the first part of each long run itself, made after the runs: a back-test. It has the right base, and says "
-        "whether the laws or the change of base made an error above.", "",
-        *_scores(scored(own, far)), "",
-        f"![long runs and the ensemble's forecasts of them](../figures/{figure.name})",
+        "whether the laws or the change of base made an error above.", "", *_scores(scored(own, far)), "", picture,
     ]  # fmt: skip
-    return lines
 
 
 def _scores(rows: Iterable[dict[str, Any]]) -> list[str]:

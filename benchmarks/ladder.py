@@ -328,7 +328,13 @@ def main() -> None:
             sub.add_argument("--seconds", type=float, default=450.0, help="begin no job after so long")
             sub.add_argument("--only", default="", help="only jobs whose piece:key has this pattern")
             sub.add_argument("--gpu", type=int, help="this GPU alone")
-            sub.add_argument("--until", type=int, default=0, metavar="STEP", help="GRPO to this step only; without it the same runs go on")
+            sub.add_argument(
+                "--until",
+                type=int,
+                default=0,
+                metavar="STEP",
+                help="GRPO to this step only; without it the same runs go on",
+            )
             sub.add_argument("--start", type=int, default=0, help="with --stride: every so many-th job, from this one")
             sub.add_argument("--stride", type=int, default=1, help="to spread a plan over machines")
         if name in ("collect", "page"):
