@@ -34,6 +34,8 @@ def counted_and_measured(config: Any, folder: Path) -> tuple[dict[str, float], d
         output_dir=folder / "out", base=base.path if config.grpo.beta else None,
     )  # fmt: skip
     trainer.args.save_strategy = "no"
+    settings: Any = trainer.generation_config
+    settings.disable_compile = True  # torch's counter does not see into compiled code
     reference: Any = trainer.ref_model
     if reference is not None:
         reference.set_attn_implementation("eager")

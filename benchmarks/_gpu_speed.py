@@ -20,31 +20,37 @@ from _gpu_common import MARK, Results, compose, environment, last_line, scratch,
 
 SIZES = {"0.2M": (64, 3), "5M": (256, 5), "30M": (512, 7)}
 ROLLOUTS = (256, 2048)
-# in the order in which they are worth knowing if time runs out
-VARIANTS = (
-    "plain",
-    "continuous batching",
-    "plain, float32",
-    "static cache, float32",
-    "static cache, compiled, float32",
-)
-WARM, TIMED = 2, 3
-COLUMNS = ["size", "parameters", "rollouts", "variant", "s/step", "generation", "scoring", "training", "idle", "tokens/s",
+# dtype on a GPU, way to generate
+VARIANTS = {
+    "plain, float32": ("float32", "plain"),
+    "compiled": ("float32", "compiled"),
+    "plain": ("bfloat16", "plain"),
+    "continuous batching": ("bfloat16", "continuous_batching"),
+}
+# variants of a group take turns, cell by cell; groups in the order in which they are worth knowing if time runs out
+GROUPS = (("plain, float32", "compiled"), ("plain",), ("continuous batching",))
+WARM = 2
+COLUMNS = ["size", "parameters", "rollouts", "variant", "warm-up s", "compile s", "s/step", "generation", "scoring", "training", "idle", "tokens/s",
            "generation util", "training util", "peak GiB", "outcome"]  # fmt: skip
 
 
 def measure(
-    *, device: str, tiny: bool, out: Path, seconds: float, patience: float, variants: Sequence[str] | None
+    *, device: str, tiny: bool, out: Path, seconds: float, patience: float, variants: Sequence[str] | None, steps: int
 ) -> bool:
-    """All cells within ``seconds``, each within ``patience``; true if any was measured. Cells of an earlier call stay."""
+    """All cells within ``seconds``, each within ``patience``; true if any was measured. Cells of an earlier call stay.
+
+    ``variants`` take turns in the order given, cell by cell; ``steps`` are timed after the warm-up.
+    """
     sizes = {"tiny": (16, 2), "small": (32, 2)} if tiny else SIZES
     rollouts = (16, 32) if tiny else ROLLOUTS
-    chosen = [v for v in VARIANTS if variants is None or v in variants]
-    # one line a cell; all sizes of a variant before the next variant
     cells = [
-        {"size": s, "shape": sizes[s], "rollouts": r, "variant": v} for v in chosen for r in rollouts for s in sizes
+        {"size": s, "shape": sizes[s], "rollouts": r, "variant": v, "steps": steps}
+        for group in ([tuple(dict.fromkeys(variants))] if variants else GROUPS)
+        for r in rollouts
+        for s in sizes
+        for v in group
     ]
-    results = Results(out, "speed", device, tiny=tiny, warm_up_steps=WARM, timed_steps=TIMED)
+    results = Results(out, "speed", device, tiny=tiny, warm_up_steps=WARM)
     results.keep([c for c in results.before.get("cells", []) if c.get("outcome") == "measured"])
     have = {(c["size"], c["rollouts"], c["variant"]) for c in results.cells}
     cells = [c for c in cells if (c["size"], c["rollouts"], c["variant"]) not in have]
@@ -88,8 +94,20 @@ def measure(
     print(
         f"\nMatrix products measured in the same call: {shown}. Utilisation: model FLOP/s of the phase over that rate.\n"
     )
-    print(table(sorted(results.cells, key=lambda c: (list(sizes).index(c["size"]), c["rollouts"])), COLUMNS))
+    print("warm-up s: the first steps, compilation included; compile s: its surplus over plain generation's.\n")
+    rows = [{**cell, "compile s": compilation(cell, results.cells)} for cell in results.cells]
+    print(table(sorted(rows, key=lambda c: (list(sizes).index(c["size"]), c["rollouts"])), COLUMNS))
     return any(c.get("outcome") == "measured" for c in results.cells)
+
+
+def compilation(cell: dict[str, Any], cells: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds that the warm-up of a compiled cell takes longer than that of the plain one beside it."""
+    if cell["variant"] != "compiled":
+        return None
+    keys = ("size", "rollouts")
+    plain = [c for c in cells if c["variant"] == "plain, float32" and all(c[k] == cell[k] for k in keys)]
+    both = [c.get("warm-up s") for c in (cell, *plain[:1])]
+    return both[0] - both[1] if len(both) == 2 and None not in both else None
 
 
 def worker(*, device: str, tiny: bool, folder: Path, cells: list[dict[str, Any]]) -> None:
@@ -102,8 +120,7 @@ def worker(*, device: str, tiny: bool, folder: Path, cells: list[dict[str, Any]]
         except Exception as error:
             answer = {**cell, "outcome": f"failed: {type(error).__name__}: {last_line(str(error).split(chr(10))[0])}"}
         print(MARK + json.dumps(answer), flush=True)
-        gc.collect()
-        empty(device)
+        clear(device)
 
 
 def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: Path) -> dict[str, Any]:
@@ -118,9 +135,9 @@ def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: P
     from sweeps.tasks import build
 
     transformers.utils.logging.disable_progress_bar()
-    variant, rollouts, steps = cell["variant"], cell["rollouts"], WARM + TIMED
-    dtype = "float32" if "float32" in variant or device == "cpu" else "bfloat16"
-    engine = "continuous_batching" if variant == "continuous batching" else "plain"
+    rollouts, steps = cell["rollouts"], WARM + cell["steps"]
+    dtype, engine = VARIANTS[cell["variant"]]
+    dtype = "float32" if device == "cpu" else dtype
     task_name = "chain_acquisition" if rollouts > 64 else "chain"
     config = compose(
         [*scratch(*cell["shape"]), f"task={task_name}", f"grpo.dtype={dtype}", f"grpo.generation={engine}", "grpo.group_size=16" if rollouts > 64 else "grpo.group_size=4",
@@ -140,10 +157,6 @@ def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: P
     )
     trainer.args.save_strategy = "no"
     trainer.remove_callback(transformers.PrinterCallback)
-    if variant.startswith("static"):
-        for settings in (trainer.generation_config.__dict__, trainer.generation_kwargs):
-            settings["cache_implementation"] = "static"
-        trainer.generation_config.disable_compile = "compiled" not in variant
     if engine == "continuous_batching" and device == "cpu":
         # by default the cache takes half of the host's memory
         trainer.continuous_batching_config.num_blocks, trainer.continuous_batching_config.max_batch_tokens = 64, 512
@@ -157,7 +170,8 @@ def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: P
     trainer.train()
     whole = time.perf_counter() - began
     meter.close()
-    lines = [row for row, _ in read_lines(folder / "run" / "steps.jsonl")[0] if row.get("metrics")][WARM:]
+    every = [row for row, _ in read_lines(folder / "run" / "steps.jsonl")[0] if row.get("metrics")]
+    lines = every[WARM:]
     total = {k: sum(line["cost"].get(k, 0.0) for line in lines) for k in {k for line in lines for k in line["cost"]}}
     n, rate = len(lines), rates[dtype]
     out: dict[str, Any] = {
@@ -173,8 +187,14 @@ def one(cell: dict[str, Any], *, device: str, rates: dict[str, float], folder: P
         if spent and phase != "idle":
             out[f"{phase} util"] = total.get(f"{phase}_flops", 0.0) / spent / rate
     out["s/step"] = sum(out[p] for p in ("generation", "scoring", "training", "idle"))
-    out["each_step"] = [sum(v for k, v in line["cost"].items() if k.endswith("_gpu_seconds")) for line in lines]
+    out["each_step"] = [step_seconds(line) for line in lines]
+    out["warm-up s"] = sum(map(step_seconds, every[:WARM]))
     return out
+
+
+def step_seconds(line: dict[str, Any]) -> float:
+    """Seconds of all phases of a step."""
+    return sum(v for k, v in line["cost"].items() if k.endswith("_gpu_seconds"))
 
 
 def product_rate(device: str, dtype: str, n: int) -> float:
@@ -201,9 +221,11 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def empty(device: str) -> None:
-    """Give cached memory back."""
+def clear(device: str) -> None:
+    """Give cached memory back, and forget compiled code: a process compiles a function for a few models only."""
     import torch
 
+    gc.collect()
+    torch.compiler.reset()
     if device == "cuda":
         torch.cuda.empty_cache()

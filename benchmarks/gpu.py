@@ -18,6 +18,8 @@ import os
 import sys
 from pathlib import Path
 
+from _gpu_speed import VARIANTS
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -44,7 +46,10 @@ def main() -> int:
     speed.add_argument("--out", type=Path, required=True)
     speed.add_argument("--seconds", type=float, default=180.0, help="start no further cell after so long [s]")
     speed.add_argument("--patience", type=float, default=75.0, help="limit of one cell, compilation included [s]")
-    speed.add_argument("--variants", nargs="+", help="these ways to generate only")
+    speed.add_argument("--steps", type=int, default=3, help="timed steps a cell, after two of warm-up")
+    speed.add_argument(
+        "--variants", nargs="+", action="extend", choices=tuple(VARIANTS), help="these ways to generate only, in turns"
+    )
     ranks = command("ranks", "two trainer ranks on two devices: metered, killed and resumed, sharded")
     ranks.add_argument("--out", type=Path, required=True)
     ranks.add_argument("--seconds", type=float, default=240.0, help="start no further check after so long [s]")
@@ -73,7 +78,7 @@ def main() -> int:
     if args.command == "speed":
         from _gpu_speed import measure
 
-        limits = {"seconds": args.seconds, "patience": args.patience, "variants": args.variants}
+        limits = {"seconds": args.seconds, "patience": args.patience, "variants": args.variants, "steps": args.steps}
         ok = measure(device=args.device, tiny=args.tiny, out=args.out, **limits)
         return 0 if ok else 1
     if args.command == "speed-worker":

@@ -162,21 +162,28 @@ def pretraining_flops(
 # -- hardware FLOPs ----------------------------------------------------------------------------------------------------
 
 
-def generation_hardware_flops(shape: ModelShape, *, batch: int, prompt_width: int, completion_width: int) -> float:
-    """FLOPs that ``transformers.generate`` executes with a dynamic cache and eager attention.
+def generation_hardware_flops(
+    shape: ModelShape, *, batch: int, prompt_width: int, completion_width: int, static_cache: int | None = None
+) -> float:
+    """FLOPs that ``transformers.generate`` executes with eager attention.
 
     Every row runs to the longest prompt and the longest completion; the prefill attends over the full square; a step
     attends over the whole cache (over the window in windowed layers). Latent attention caches latents and expands all
-    of them anew at each step, as transformers does.
+    of them anew at each step, as transformers does. A static cache has its full width from the start: prefill and steps
+    attend over all of it, filled or not.
 
     Args:
         shape: the model.
         batch: rollouts of one call to ``generate``.
         prompt_width: width of the padded prompts [token].
         completion_width: sampled tokens of the longest completion [token].
+        static_cache: width of a static cache [token]; None is a dynamic one.
 
     Returns:
         FLOP.
+
+    Raises:
+        ScalingError: the static cache is too narrow for the rollouts.
 
     Example:
         >>> shape = ModelShape(hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, vocab_size=30, tied=True)
@@ -189,11 +196,19 @@ def generation_hardware_flops(shape: ModelShape, *, batch: int, prompt_width: in
     if b == 0 or p == 0 or t == 0:
         return 0.0
     body, head = shape.body_flops_per_token, shape.head_flops_per_token
-    keys = p + np.arange(1, t, dtype=float)
-    attended = sum(n * np.sum(keys if w is None else np.minimum(keys, w)) for w, n in shape.window_counts.items())
-    again = 2 * shape.latent_expansion_params * shape.num_layers * np.sum(keys - 1)
-    square = shape.num_layers * float(p) ** 2
-    per_row = (p + t - 1) * body + t * head + shape.attention_flops_per_pair * (square + attended) + again
+    if static_cache is None:
+        first, keys = p, p + np.arange(1, t, dtype=float)
+    else:
+        first = _width(static_cache, "static_cache")
+        keys = np.full(t - 1, float(first))
+        if first < p + t - 1:
+            raise ScalingError(f"static_cache must hold {p} + {t} - 1 tokens, got {first}")
+    windows = shape.window_counts.items()
+    attended = sum(n * np.sum(keys if w is None else np.minimum(keys, w)) for w, n in windows)
+    # a window shorter than the prompt is not applied in the prefill, whose keys are then the prompt's own
+    prefill = p * sum(n * float(first if w is None else max(p, min(first, w))) for w, n in windows)
+    again = 2 * shape.latent_expansion_params * shape.num_layers * (np.sum(keys - 1) + first - p)
+    per_row = (p + t - 1) * body + t * head + shape.attention_flops_per_pair * (prefill + attended) + again
     return float(b * per_row)
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from scaling.errors import ConfigError
 from sweeps.cluster import ClusterConfig, LaunchConfig
+from sweeps.devices import COMPILED_NEEDS_FLOAT32
 from sweeps.models import ModelConfig, ScratchModel
 from sweeps.pretrain import PretrainConfig, base_hash
 from sweeps.recipes import RecipeSwitches
@@ -72,7 +73,8 @@ class GrpoConfig(Strict):
     gradient_checkpointing: bool = False
     fp32_head: bool = False
     """Language-model head in float32 (ScaleRL)."""
-    generation: Literal["plain", "continuous_batching"] = "plain"
+    generation: Literal["plain", "continuous_batching", "compiled"] = "plain"
+    """``compiled``: a static cache and, on an accelerator, ``torch.compile`` of the decoding step; float32 only."""
     vllm: Literal["off", "colocate", "server"] = "off"
     recipe: RecipeSwitches = Field(default_factory=lambda: RecipeSwitches.model_validate({}))
     """Pieces of published recipes that TRL lacks, each a switch."""
@@ -92,6 +94,18 @@ class GrpoConfig(Strict):
             raise ValueError(
                 f"training_prompts must be at least prompts_per_step x steps_per_generation = "
                 f"{self.prompts_per_step * self.steps_per_generation}, got {self.training_prompts}"
+            )
+        if self.generation != "plain" and self.vllm != "off":
+            raise ValueError(
+                f"generation={self.generation} is transformers' own and has no effect under vLLM, got vllm={self.vllm}: "
+                "set grpo.generation=plain, or grpo.vllm=off"
+            )
+        if self.generation == "compiled" and self.dtype == "bfloat16":
+            raise ValueError(f"{COMPILED_NEEDS_FLOAT32}, got dtype=bfloat16: set grpo.dtype=float32")
+        if self.generation == "compiled" and self.recipe.interrupt_after:
+            raise ValueError(
+                "generation=compiled needs batches of one size, and recipe.interrupt_after generates the second part for "
+                f"some of the rollouts only, got {self.recipe.interrupt_after}: set grpo.generation=plain"
             )
         return self
 
@@ -230,6 +244,11 @@ class RunConfig(Strict):
             raise ValueError(
                 f"grpo.lr_schedule={self.grpo.lr_schedule} decays to the last step and needs budget.steps; "
                 "set it, or use constant"
+            )
+        if self.grpo.generation == "compiled" and self.cluster.accelerate_config:
+            raise ValueError(
+                "grpo.generation=compiled needs the whole model on each device, got cluster.accelerate_config="
+                f"{self.cluster.accelerate_config} (FSDP or DeepSpeed): set grpo.generation=plain"
             )
         return self
 

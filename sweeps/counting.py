@@ -38,6 +38,7 @@ class Counter:
         self.prompts_seen: set[int] = set()
         self._new_prompts: set[int] = set()  # of this process, since the last `take`
         self._inside_prepare = 0.0
+        self._cache_width = 0
         model = trainer.model
         self._lora = _lora_rank(model)
         # TRL scores every position on CPU, padding included; where Triton runs, the completions' real tokens alone
@@ -93,9 +94,11 @@ class Counter:
         ):
             hardware = model  # no padded rectangle is run
         else:
+            width = int(prompts.max())
             hardware = flops.generation_hardware_flops(
-                self.shape, batch=len(prompts), prompt_width=int(prompts.max()), completion_width=int(completions.max())
-            )
+                self.shape, batch=len(prompts), prompt_width=width, completion_width=int(completions.max()),
+                static_cache=self._static_cache(width),
+            )  # fmt: skip
         if not self.trainer.model.training:  # TRL's own evaluation loop
             self.add(evaluation_flops=model, evaluation_hardware_flops=hardware, evaluation_gpu_seconds=seconds)
             return out
@@ -105,6 +108,16 @@ class Counter:
         )  # fmt: skip
         self.metrics.setdefault("completion_length", []).append(float(completions.mean()))
         return out
+
+    def _static_cache(self, prompt_width: int) -> int | None:
+        """Width of the static cache of a generation: never narrower than an earlier one of the run's [token]."""
+        settings: Any = self.trainer.generation_config
+        if settings.cache_implementation != "static":
+            return None
+        self._cache_width = max(
+            self._cache_width, settings.max_cache_len or 0, prompt_width + settings.max_new_tokens - 1
+        )
+        return self._cache_width
 
     def _scoring(
         self,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from scaling.errors import UnknownName
+from scaling.errors import ConfigError, UnknownName
 from scaling.hardware import accelerator, accelerators, peak_flops
 
-__all__ = ["accelerator_name", "one_gpu", "stated_peak"]
+__all__ = ["accelerator_name", "bf16_autocast", "one_gpu", "stated_peak"]
+
+COMPILED_NEEDS_FLOAT32 = (
+    "generation=compiled needs float32: the static cache cannot hold what bfloat16 autocast computes"
+)
 
 
 def accelerator_name(given: str = "auto") -> str:
@@ -30,6 +34,24 @@ def accelerator_name(given: str = "auto") -> str:
             f"accelerator {reported!r} has no dense peak in the table: set cluster.accelerator to the one of "
             f"{', '.join(accelerators())} that it is, or to a name of your own (utilisation then stays out of the records)"
         ) from error
+
+
+def bf16_autocast(*, dtype: str, generation: str) -> bool:
+    """Whether a run of these settings of ``grpo`` computes under bfloat16 autocast on this device; ``auto`` does where it can.
+
+    Raises:
+        ConfigError: ``auto`` means bfloat16 here, and generation is compiled.
+    """
+    import torch
+
+    if dtype != "auto":
+        return dtype == "bfloat16"
+    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if half and generation == "compiled":
+        raise ConfigError(
+            f"grpo: {COMPILED_NEEDS_FLOAT32}, got dtype=auto, which is bfloat16 on this device: set grpo.dtype=float32"
+        )
+    return half
 
 
 def one_gpu(arguments: Any) -> Any:

@@ -15,8 +15,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from scaling.errors import ConfigError
 from sweeps.config import GrpoConfig, RunConfig
-from sweeps.devices import one_gpu
+from sweeps.devices import bf16_autocast, one_gpu
 from sweeps.recipes import trainer_class
+from sweeps.tasks.preflight import prompt_length
 
 __all__ = ["PromptSampler", "RunTrainer", "build_trainer", "trl_arguments"]
 
@@ -85,7 +86,8 @@ def trl_arguments(
     """`GRPOConfig` of a run, with what TRL gets wrong on CPU corrected.
 
     Raises:
-        ConfigError: the rollouts of a step cannot be divided over processes and micro-batches.
+        ConfigError: the rollouts of a step cannot be divided over processes and micro-batches, or generation cannot be
+            compiled in this device's precision.
     """
     grpo, cuda = config.grpo, torch.cuda.is_available()
     micro = grpo.micro_batch or grpo.rollouts_per_step // world_size
@@ -95,7 +97,6 @@ def trl_arguments(
             f"got {micro} x {world_size}: change grpo.micro_batch or grpo.prompts_per_step"
         )
     accumulation = grpo.rollouts_per_step // (micro * world_size)
-    bf16 = grpo.dtype == "bfloat16" or (grpo.dtype == "auto" and cuda and torch.cuda.is_bf16_supported())
     vllm: dict[str, Any] = {"vllm_mode": grpo.vllm} if grpo.vllm != "off" else {}
     if grpo.vllm == "server":  # started by the launcher beside the trainer ranks
         vllm["vllm_server_base_url"] = os.environ.get("RL_SCALING_VLLM_URL", "http://127.0.0.1:8000")
@@ -132,9 +133,10 @@ def trl_arguments(
         max_grad_norm=grpo.max_grad_norm,
         # TRL's defaults suit a GPU: on CPU bf16 is slower and checkpointing recomputes for nothing
         use_cpu=not cuda,
-        bf16=bf16,
+        bf16=bf16_autocast(dtype=grpo.dtype, generation=grpo.generation),
         gradient_checkpointing=grpo.gradient_checkpointing,
         use_transformers_continuous_batching=grpo.generation == "continuous_batching",
+        cache_implementation="static" if grpo.generation == "compiled" else None,
         use_vllm=grpo.vllm != "off",
         **vllm,
         logging_steps=1,
@@ -192,6 +194,13 @@ def build_trainer(
         callbacks=list(callbacks),
     )
     trainer.sampler_seed = config.seed
+    if config.grpo.generation == "compiled":
+        # TRL forbids compilation; transformers compiles where the cache is static and the device an accelerator
+        settings = trainer.generation_config
+        settings.disable_compile = False
+        # one width for all batches: a longer prompt would compile the step again
+        longest = max(prompt_length(row["prompt"], tokenizer) for row in rows)
+        settings.max_cache_len = longest + trainer.max_completion_length - 1
     return trainer
 
 

@@ -42,7 +42,7 @@ def train(config: RunConfig) -> Path:
     from transformers import PrinterCallback
 
     from sweeps.budgets import already_reached, planned_run, resolve_limits
-    from sweeps.devices import accelerator_name, stated_peak
+    from sweeps.devices import accelerator_name, bf16_autocast, stated_peak
     from sweeps.evaluator import Evaluator
     from sweeps.grpo import build_trainer
     from sweeps.memory import out_of_memory, ran_out
@@ -65,7 +65,8 @@ def train(config: RunConfig) -> Path:
     task = build(config.task)
     directory = RunDirectory(config.run_dir, main=is_first())
     try:
-        # 1. the base model, pretrained here or published
+        # 1. the base model, pretrained here or published; what the device forbids is refused before it is paid for
+        bf16_autocast(dtype=config.grpo.dtype, generation=config.grpo.generation)
         stages, where = _before_rl(config, task, directory)
         stage = stages[0]
         # stages before RL have their own accounts; the start-up of the rest is this run's
@@ -170,9 +171,11 @@ def train(config: RunConfig) -> Path:
 
 def train_stages(config: RunConfig) -> None:
     """Only the stages before reinforcement learning, in this one process: the launcher does it before a run's ranks start."""
+    from sweeps.devices import bf16_autocast
     from sweeps.run_dir import RunDirectory
     from sweeps.tasks import build
 
+    bf16_autocast(dtype=config.grpo.dtype, generation=config.grpo.generation)  # refuses what the device forbids
     directory = RunDirectory(config.run_dir)
     try:
         _before_rl(config, build(config.task), directory)

@@ -7,7 +7,7 @@ from typing import Any
 
 from scaling.errors import ConfigError
 
-__all__ = ["preflight"]
+__all__ = ["preflight", "prompt_length"]
 
 
 def preflight(
@@ -38,7 +38,7 @@ def preflight(
             "or model.chat_template to a Jinja file, or take an instruct model"
         )
     length = max_completion_length or task.max_completion_length
-    longest = max((_length(prompt, tokenizer) for prompt in prompts), default=0)
+    longest = max((prompt_length(prompt, tokenizer) for prompt in prompts), default=0)
     if positions is not None and longest + length > positions:
         room = positions - longest
         raise ConfigError(
@@ -48,7 +48,8 @@ def preflight(
     return list(task.notes()) if hasattr(task, "notes") else []
 
 
-def _length(prompt: Any, tokenizer: Any) -> int:
+def prompt_length(prompt: Any, tokenizer: Any) -> int:
+    """Tokens of a prompt, text or chat messages, as the policy is given it [token]."""
     if isinstance(prompt, str):
         return len(tokenizer(prompt)["input_ids"])
     return len(

@@ -67,6 +67,12 @@ def test_every_experiment_composes(experiment):
         ("grpo.training_prompts=8", ["training_prompts", "32", "8"]),
         ("eval.max_share=1.5", ["eval.max_share", "less than 1"]),
         ("seed=-1", ["seed", "got -1"]),
+        ("grpo.generation=fast", ["grpo.generation", "'compiled'", "'fast'"]),
+        ("grpo.generation=compiled grpo.dtype=bfloat16", ["grpo: ", "got dtype=bfloat16", "set grpo.dtype=float32"]),
+        ("grpo.generation=compiled grpo.vllm=colocate", ["grpo: ", "got vllm=colocate", "grpo.vllm=off"]),
+        ("grpo.generation=continuous_batching grpo.vllm=colocate", ["grpo: ", "got vllm=colocate", "grpo.vllm=off"]),
+        ("grpo.generation=compiled grpo.recipe.interrupt_after=4", ["interrupt_after", "set grpo.generation=plain"]),
+        ("grpo.generation=compiled cluster.accelerate_config=f.yaml", ["accelerate_config=f.yaml", "generation=plain"]),
         ("model=qwen2.5_0.5b", ["model"]),
     ],
 )
@@ -77,7 +83,7 @@ def test_wrong_settings_are_refused_in_one_line(override, words):
         resolved(override, "task=chain")
         return
     with pytest.raises(ConfigError) as caught:
-        resolved(override)
+        resolved(*override.split())
     (line,) = [text for text in str(caught.value).splitlines() if all(word in text for word in words)]
     assert len(str(caught.value).splitlines()) == 1, line
 
@@ -109,6 +115,7 @@ OTHER_RUN = [
     "grpo=cispo",
     "model=scratch_16",
     "task.modulus=17",
+    "grpo.generation=compiled",
     "pretrain.seed=3",
 ]
 

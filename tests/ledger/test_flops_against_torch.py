@@ -130,6 +130,25 @@ def test_every_phase_equals_torch_flop_counter(architecture, tied):
     )
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3_text", "gpt_neox", "deepseek_v3", "mixtral"])
+@pytest.mark.parametrize("spare", [0, 5], ids=["as wide as needed", "wider"])
+def test_a_static_cache_is_attended_over_its_whole_width(architecture, spare):
+    model, shape = build(architecture, True)
+    width = PROMPT + COMPLETION - 1 + spare
+    prompts = torch.randint(1, 40, (BATCH, PROMPT))
+    model.eval()
+    got = counted(
+        lambda: model.generate(
+            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=COMPLETION, min_new_tokens=COMPLETION,
+            do_sample=True, cache_implementation="static", max_cache_len=width,
+        )
+    )  # fmt: skip
+    rectangle = {"batch": BATCH, "prompt_width": PROMPT, "completion_width": COMPLETION}
+    static = generation_hardware_flops(shape, **rectangle, static_cache=width)
+    assert got == pytest.approx(static, rel=0.005)
+    assert static > generation_hardware_flops(shape, **rectangle)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox", "deepseek_v3"])
 def test_frozen_matrices_as_with_lora(architecture):
     """LoRA without its adapters: every matrix frozen, the loss differentiable through the first block's norm only."""

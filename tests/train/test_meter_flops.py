@@ -19,6 +19,7 @@ pytestmark = pytest.mark.train
         pytest.param(["grpo.updates_per_rollout=2"], id="old log-probabilities"),
         pytest.param(["grpo.beta=0.05"], id="reference model"),
         pytest.param(["grpo.micro_batch=8", "grpo.gradient_checkpointing=true"], id="recomputation"),
+        pytest.param(["grpo.generation=compiled", "grpo.dtype=float32"], id="static cache"),
     ],
 )
 def test_hardware_flops_equal_what_torch_counts(small, overrides, tmp_path):
