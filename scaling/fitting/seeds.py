@@ -90,7 +90,7 @@ def pool_seeds(
         gain = change.sum(0)
         gain += trial[-1]
         gain -= now[-1]
-        accept = valid & (rng.standard_exponential((count, draws), dtype=np.float32) > -gain)
+        accept = valid & (np.log(np.float32(1) - rng.random(at.shape, dtype=np.float32)) < gain)
         at, now = np.where(accept, new, at), np.where(accept, trial, now)
         mu = _normal_between(now[:-1].mean(1), np.sqrt(variance / count), low, high, rng)
         np.subtract(now[:-1], mu[:, None], out=square)
@@ -131,8 +131,8 @@ def _below(end: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArra
 def _gamma(shape: float, size: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Gamma draws; of a shape below 1 by Stuart's theorem from one above, which is quicker."""
     if shape >= 1:
-        return rng.standard_gamma(shape, size)
-    return rng.standard_gamma(shape + 1.0, size) * rng.random(size) ** (1.0 / shape)
+        return rng.standard_gamma(shape, size, dtype=np.float32)
+    return rng.standard_gamma(shape + 1.0, size, dtype=np.float32) * rng.random(size) ** (1.0 / shape)
 
 
 def _normal_between(loc: Array, sd: Array, low: Array, high: Array, rng: np.random.Generator) -> Array:
