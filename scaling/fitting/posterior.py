@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from scaling.fitting.marginal import Cells, Prior, Problem, Series, cells, complete, log_sum_exp, second_coefficient
-from scaling.fitting.quadrature import Frame, find_frame
+from scaling.fitting.quadrature import INSIDE, KEEP, Frame, find_frame
 from scaling.fitting.tails import sample_between
 from scaling.laws import Law
 
@@ -23,7 +23,7 @@ __all__ = ["Marginal", "Posterior", "Prior", "Series", "integrate"]
 
 Array = NDArray[np.float64]
 _LEFT = 1e-4  # mass at the border of another posterior's frame above which it is too narrow
-_COARSE = 0.6  # of that posterior's effective cells, below which it is too coarse
+_FILLED = 0.6  # of its columns, and of a column's cells, below which it is too coarse
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def integrate(
     problem = Problem(law, series, prior or Prior(), {**law.bounds, **(bounds or {})}, fixed or {}, soft or {})
     frame = find_frame(problem) if near is None else near._frame
     grid, log_mass, total = _grid(problem, frame)
-    if near is not None and not _holds(near, log_mass - total):
+    if near is not None and not _holds(frame, log_mass - total):
         frame = find_frame(problem)
         grid, log_mass, total = _grid(problem, frame)
     mass = np.exp(log_mass - total)
@@ -211,14 +211,17 @@ def _grid(problem: Problem, frame: Frame) -> tuple[Cells, Array, float]:
     return grid, log_mass, float(log_sum_exp(log_mass.ravel()))
 
 
-def _holds(near: Marginal, log_share: Array) -> bool:
-    """Whether the frame of ``near`` holds all of a posterior too, in cells that are small enough."""
-    frame = near._frame
-    share, known = np.exp(log_share).sum(1), np.exp(near._log_mass - near._log_mass.max()).sum(1)
-    border = np.ones((frame.nodes.shape[0] // frame.inner, frame.inner), bool)
+def _holds(frame: Frame, log_share: Array) -> bool:
+    """Whether a frame found for another posterior holds all of this one too, in cells that are small enough."""
+    shape = frame.nodes.shape[0] // frame.inner, frame.inner
+    border = np.ones(shape, bool)
     border[1:-1, 1:-1] = False
-    left = share[border.ravel() & ~frame.at_edge].sum()
-    return bool(left < _LEFT and 1.0 / (share**2).sum() > _COARSE * known.sum() ** 2 / (known**2).sum())
+    left = np.exp(log_share).sum(1)[border.ravel() & ~frame.at_edge].sum()
+    density = (log_sum_exp(log_share) - frame.log_area).reshape(shape)
+    ridge = density.max(1)
+    columns = ridge > ridge.max() - KEEP
+    filled = (density > ridge[:, None] - INSIDE)[columns].mean(1)
+    return bool(left < _LEFT and columns.mean() > _FILLED and np.median(filled) > _FILLED)
 
 
 def _systematic(weight: Array, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
