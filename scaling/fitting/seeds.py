@@ -114,12 +114,10 @@ def pool_seeds(
 def _limits(
     names: tuple[str, ...], log: NDArray[np.bool_], bounds: dict[str, tuple[float, float]]
 ) -> tuple[Array, Array]:
-    ends = np.array(
-        [bounds.get(name, (-np.inf, np.inf)) if not lg else (-np.inf, np.inf) for name, lg in zip(names, log)]
-    )
-    for i, name in enumerate(names):
-        if name == "log_error":  # its bounds are those of exp(log_error)
-            ends[i] = -np.inf, np.inf
+    ends = np.full((len(names), 2), (-np.inf, np.inf))
+    for i, (name, lg) in enumerate(zip(names, log)):
+        if name in bounds and name != "log_error":  # its bounds are those of exp(log_error)
+            ends[i] = np.log(np.maximum(bounds[name], 1e-300)) if lg else bounds[name]
     return ends[:, 0], ends[:, 1]
 
 

@@ -98,3 +98,12 @@ def test_confined_normals_have_the_moments_of_a_truncated_normal():
     for row, a, b in ((0, 0.5, 1.0), (1, -np.inf, -1.0)):
         assert values[row].mean() == pytest.approx(truncnorm.mean(a, b), abs=0.01)
         assert values[row].std() == pytest.approx(truncnorm.std(a, b), abs=0.01)
+
+
+def test_the_mean_law_keeps_to_the_bounds_of_a_positive_parameter_too():
+    curves = [c.before(120.0) for c in seeds(2, noise=0.03)]
+    fit = scaling.fit(curves, law="sigmoid", draws=300, bounds={"efficiency_exponent": (1.0, 2.0)})
+    assert fit.new_seed is not None
+    for draws in (fit.draws, fit.new_seed):
+        inside = draws["efficiency_exponent"][draws["law"] == "sigmoid"]
+        assert inside.size and inside.min() >= 1.0 - 1e-9 and inside.max() <= 2.0 + 1e-9
