@@ -17,6 +17,7 @@ from scaling._plot_style import (
     axis_style,
     f32,
     layout,
+    legend_height,
     log_axis,
     plain,
 )
@@ -169,6 +170,7 @@ def agreement(
         **layout(
             xaxis=axis_style("training reward, mean of the steps around the evaluation [1]"),
             yaxis=axis_style("held-out pass@1 [0 to 1]"),
+            height=legend_height(len(pairs)),
         )
     )
     return fig

@@ -250,9 +250,9 @@ def stamp(fig: go.Figure, text: str) -> go.Figure:
         xref="paper",
         yref="paper",
         x=0.01,
-        y=0.99,
+        y=1.0,
         xanchor="left",
-        yanchor="top",
+        yanchor="bottom",  # above the points
         showarrow=False,
         font={"size": 12},
         bgcolor="rgba(230,159,0,0.20)",
@@ -278,6 +278,11 @@ def legend_entry(name: str, look: Look) -> dict[str, Any]:
         line={"color": look.colour, "dash": look.dash, "width": 2.2},
         marker={"color": look.colour, "symbol": look.symbol, "size": 7},
     )
+
+
+def legend_height(groups: int) -> int:
+    """Height of a figure above its legend of so many groups, so that a longer one takes nothing from the plot [px]."""
+    return 420 + 26 * max(0, math.ceil(groups / 3) - 2)
 
 
 def area(

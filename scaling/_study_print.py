@@ -141,7 +141,10 @@ def bibliography(record: Mapping[str, Any]) -> str:
             f"  eprint = {{{arxiv}}},\n  archivePrefix = {{arXiv}},\n}}\n"
         )
     version = record["versions"]["rl-scaling"]
-    entries.append(f"@software{{rlscaling,\n  title = {{rl-scaling}},\n  version = {{{version}}},\n}}\n")
+    entries.append(  # a type and fields that plain BibTeX knows
+        f"@misc{{rlscaling,\n  author = {{{{The rl-scaling authors}}}},\n  title = {{rl-scaling}},\n"
+        f"  note = {{Version {version}}},\n}}\n"
+    )
     return "\n".join(entries)
 
 

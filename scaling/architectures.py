@@ -199,7 +199,17 @@ _NEEDED = "hidden_size, num_layers, num_heads, num_kv_heads, head_dim, intermedi
 
 
 def read_config(config: Config) -> ModelShape:
-    """`ModelShape` of a parsed ``config.json``; see `ModelShape.from_config`."""
+    """`ModelShape` of a parsed ``config.json``; see `ModelShape.from_config`.
+
+    Raises:
+        UnknownName: an architecture whose FLOPs are not known here.
+
+    Example:
+        >>> config = {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
+        ...           "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128_256, "tie_word_embeddings": True}
+        >>> f"{read_config(config).params:,}"
+        '1,235,814,400'
+    """
     if not isinstance(config, Mapping):
         raise ScalingError(f"config must be the parsed config.json (a mapping), got {type(config).__name__}")
     if isinstance(config.get("text_config"), Mapping):

@@ -28,15 +28,47 @@ class ScalingError(ValueError):
 
 
 class RecordError(ScalingError):
-    """A run directory, or a line in it, is not what the records' schema says."""
+    """A run directory, or a line in it, is not what the records' schema says.
+
+    Example:
+        >>> import scaling, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         scaling.load_runs(folder)
+        ...     except scaling.ScalingError as error:
+        ...         print(type(error).__name__)
+        RecordError
+    """
 
 
 class ForeignLogError(ScalingError):
-    """A log of another tool cannot be read or lacks what is needed to place it on a compute axis."""
+    """A log of another tool cannot be read or lacks what is needed to place it on a compute axis.
+
+    Example:
+        >>> from scaling.importers import load
+        >>> try:
+        ...     load("no/such/console.log", "verl")
+        ... except ForeignLogError as error:
+        ...     print(error)
+        no/such/console.log must exist
+    """
 
 
 class ConfigError(ScalingError):
-    """A setting is unknown, of the wrong type, or impossible in combination."""
+    r"""A setting is unknown, of the wrong type, or impossible in combination.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from scaling.study import load_study
+        >>> path = Path(tempfile.mkdtemp()) / "study.yaml"
+        >>> _ = path.write_text("title: No runs\n")
+        >>> try:
+        ...     load_study(path)
+        ... except ConfigError as error:
+        ...     print("runs" in str(error))
+        True
+    """
 
 
 class UnknownName(ScalingError, KeyError):

@@ -171,6 +171,13 @@ def item_contrast(a: Sequence[Curve], b: Sequence[Curve]) -> tuple[float, str]:
 
     Raises:
         ScalingError: the number of items is not known.
+
+    Example:
+        >>> def curve(*successes):  # of four items, two completions each
+        ...     return Curve(compute=[1.0], performance=[np.mean(successes) / 2], successes=[successes], samples_per_item=2)
+        >>> error, paired = item_contrast([curve(0, 1, 1, 2)], [curve(1, 1, 2, 2)])
+        >>> round(error, 3), paired
+        (0.144, '4 shared items')
     """
     one, two = _item_shares(a), _item_shares(b)
     if one is not None and two is not None and one.size == two.size and _same_items(a, b):

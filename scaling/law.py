@@ -30,6 +30,14 @@ class Law:
         seed_spread: parameter -> typical seed-to-seed standard deviation (of its logarithm for `positive` ones), the scale of
             its prior when several seeds are fitted.
         positive: parameters that vary by factors.
+
+    Example:
+        >>> from scaling.laws import LAWS
+        >>> sorted(name for name, law in LAWS.items() if law.saturating)
+        ['power', 'sigmoid', 'weibull']
+        >>> law = LAWS["power"](asymptote=0.7, efficiency_exponent=0.5, scale=1.0)
+        >>> round(float(law(25.0)), 6), round(law.invert(0.5), 6)
+        (0.5, 25.0)
     """
 
     name: ClassVar[str]

@@ -39,6 +39,7 @@ from scaling._plot_style import (
     f32,
     layout,
     legend_entry,
+    legend_height,
     log_axis,
     log_ticks,
     looks,
@@ -102,6 +103,7 @@ def curves(
     extend: float = 4.0,
     y_title: str | None = None,
     style: Mapping[str, Look] | None = None,
+    legend: str = "own",
 ) -> go.Figure:
     """Evaluations against compute, with the fitted median and its band.
 
@@ -117,6 +119,7 @@ def curves(
         extend: how far beyond the last evaluation the line goes, as a factor of its compute [1].
         y_title: title of the y axis; the metric's name by default.
         style: the looks of a larger set of groups, so that colours agree between figures.
+        legend: ``"own"``; ``"shared"``: every group with marker and line, for this and figures without one; or ``"none"``.
 
     Returns:
         A plotly figure.
@@ -146,8 +149,8 @@ def curves(
             bands += drawn[:1]
             lines += drawn[1:]
         trace = _points(name, style[name], members, zero=zero, fit=fit, crowded=crowded)
-        points.append(trace | {"showlegend": name not in fits})
-        if name in fits:
+        points.append(trace | {"showlegend": legend == "own" and name not in fits})
+        if legend == "shared" or legend == "own" and name in fits:
             points.append(legend_entry(name, style[name]))
     traces = [*bands, *points, *lines] if crowded else [*bands, *lines, *points]
     axis = first.axis if first is not None else "gpu_hours"
@@ -165,7 +168,8 @@ def curves(
                 zero=zero,
             ),
             yaxis=y_axis,
-            height=420 + 26 * max(0, math.ceil(len(groups) / 3) - 2),  # a longer legend takes nothing from the plot
+            height=360 if legend == "none" else legend_height(len(groups)),
+            **({"showlegend": False} if legend == "none" else {}),
         ),
     )
 
@@ -185,7 +189,7 @@ def dense_curves(
     Args:
         groups: name -> curves of that group, from ``RunTable.curves(metric="reward")``.
         y_title: title of the y axis; the metric's name by default.
-        bins: at most so many bins a group [1].
+        bins: at most so many bins a group [1]; fewer where there are many groups.
         style: the looks of a larger set of groups, so that colours agree between figures.
 
     Example:
@@ -210,7 +214,7 @@ def panels(
 
     Args:
         rows: y title -> groups, as for `dense_curves`.
-        bins: at most so many bins a group and panel [1].
+        bins: at most so many bins a group and panel [1]; fewer where there are many groups.
         columns: panels side by side.
         style: looks by group name.
         points: y titles of panels whose curves are evaluations: shown as points, not binned.
@@ -224,6 +228,8 @@ def panels(
     from plotly.subplots import make_subplots
 
     everything = {name: members for groups in rows.values() for name, members in groups.items()}
+    bins = min(bins, max(24, 480 // max(len(everything), 1)))  # the more groups, the calmer each
+    alpha = 0.14 * min(1.0, 6 / max(len(everything), 1))
     style = style or looks(everything)
     seen = positive([c.compute for groups in rows.values() for members in groups.values() for c in members])
     low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.1, 1.0)
@@ -236,7 +242,7 @@ def panels(
         place = {"xaxis": f"x{i}", "yaxis": f"y{i}", "showlegend": False}
         for name, members in groups.items():
             drawn = _points_panel if title in points else _binned_panel
-            traces += [trace | place for trace in drawn(name, style[name], members, bins=bins, low=low)]
+            traces += [trace | place for trace in drawn(name, style[name], members, bins=bins, low=low, alpha=alpha)]
         below = axis_title(axis) if i + columns > len(rows) else ""
         axes[f"xaxis{i}"] = log_axis(low=low / 1.15, high=high * 1.15, title=below, unit=tick_unit(axis))
         axes[f"yaxis{i}"] = axis_style(title) | ({"rangemode": "tozero"} if title.endswith("[0 to 1]") else {})
@@ -314,12 +320,12 @@ def _points(
     )
 
 
-def _points_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int, low: float) -> list[Any]:
+def _points_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int, low: float, alpha: float) -> list[Any]:
     trace = _points(name, look, members, zero=low, fit=None)
     return [trace | {"marker": trace["marker"] | {"size": 4}}]
 
 
-def _binned_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int, low: float) -> list[Any]:
+def _binned_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int, low: float, alpha: float) -> list[Any]:
     x, middle, below, above = _binned(members, bins)
     line = scatter(
         x=f32(x),
@@ -330,7 +336,7 @@ def _binned_panel(name: str, look: Look, members: Sequence[Curve], *, bins: int,
         line={"color": look.colour, "dash": look.dash, "width": 1.8},
         hovertemplate="%{x:.4g}: %{y:.4g}",
     )
-    return [area(name, look, x, below, above, alpha=0.14), line]
+    return [area(name, look, x, below, above, alpha=alpha), line]
 
 
 def _binned(members: Sequence[Curve], bins: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:

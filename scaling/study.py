@@ -60,6 +60,12 @@ class StudyResult:
         curves: group -> curves, one a run.
         fits: group -> fit.
         record: the contents of ``study.json``: settings, versions, hashes of the runs, every number.
+
+    Example:
+        See `run_study`.
+
+        >>> sorted(StudyResult.__dataclass_fields__)
+        ['curves', 'excluded', 'fits', 'record', 'study', 'table']
     """
 
     study: Study
@@ -76,7 +82,7 @@ def run_study(
     *,
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
 ) -> StudyResult:
-    """Load, fit, and write everything that follows from a study file.
+    r"""Load, fit, and write everything that follows from a study file.
 
     Args:
         study: from `load_study`.
@@ -87,6 +93,20 @@ def run_study(
 
     Raises:
         ConfigError: an exclusion or a query matches no run.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with scaling.Recorder(folder / "runs" / "first", gpus=8, accelerator="H100-SXM") as run:
+        ...     for score in (10, 22, 30, 34, 36, 37, 38, 38):  # of 100 items
+        ...         run.step(seconds=900.0)
+        ...         run.eval(benchmark="held_out", successes=[1] * score + [0] * (100 - score), k=1)
+        >>> _ = (folder / "study.yaml").write_text("title: One run\nruns: [{path: runs}]\naxis: gpu_hours\ndraws: 100\n")
+        >>> result = run_study(load_study(folder / "study.yaml"), folder / "out")
+        >>> [str(fit.status) for fit in result.fits.values()]
+        ['identified']
+        >>> (folder / "out" / "table.tex").exists()
+        True
     """
     from scaling.fitting import fit
 

@@ -156,6 +156,19 @@ def measured_throughput(table: RunTable) -> Throughput:
 
     Raises:
         ScalingError: no run has metered hours on a device of its own, or several kinds of accelerator are mixed.
+
+    Example:
+        >>> import scaling, tempfile
+        >>> from scaling.shapes import ModelShape
+        >>> shape = ModelShape(hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096, vocab_size=32_000,
+        ...                    tied=True)
+        >>> run = scaling.Recorder(tempfile.mkdtemp() + "/run", gpus=8, accelerator="H100-SXM", shape=shape)
+        >>> for _ in range(10):
+        ...     run.step(seconds=30.0, phases={"generation": 20.0, "training": 9.0}, prompt_tokens=50_000,
+        ...              completion_tokens=900_000, rollouts=1000)
+        >>> run.close()
+        >>> measured_throughput(scaling.load_runs(run.path)).source
+        'measured on 1 runs on H100-SXM'
     """
     rows = [row for row in _measured(table) if row["usable"]]
     if not rows:

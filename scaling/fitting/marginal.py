@@ -156,15 +156,16 @@ def _sums(problem: Problem, u: Array) -> tuple[Array, Array]:
     g, k, m, n = len(u), len(free) + 1, len(free) + 1 + len(law.nonlinear), data.x.size
     basis, tangent = law.design(data.x, u)
     z = np.empty((g, m + k, n))  # target, free columns, tangent; then target and free columns one place ahead
-    z[:, 0] = data.y - law.offset(data.x, u)
+    target = data.y - law.offset(data.x, u)
     for i, name in enumerate(law.linear):
         if name in problem.fixed:
-            z[:, 0] -= problem.fixed[name] * basis[:, i]
-    for at, i in enumerate(free, start=1):
-        z[:, at] = basis[:, i]
-    z[:, k:m] = tangent
-    if not data.even:
-        z[:, :m] *= data.weight
+            target = target - problem.fixed[name] * basis[:, i]
+    columns = [target, *(basis[:, i] for i in free), *(tangent[:, i] for i in range(tangent.shape[1]))]
+    for at, column in enumerate(columns):
+        if data.even:
+            z[:, at] = column
+        else:  # weighted on the way: a pass less
+            np.multiply(column, data.weight, out=z[:, at])
     z[:, m:, :-1], z[:, m:, -1] = z[:, :k, 1:], 0.0
     product = z[:, :m] @ z.transpose(0, 2, 1)  # one product of all: of a matrix with itself it would be slower
     plain, lag = product[:, :k, :k].transpose(1, 2, 0), product[:, :k, m:].transpose(1, 2, 0)

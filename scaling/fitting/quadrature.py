@@ -17,7 +17,7 @@ __all__ = ["Frame", "find_frame"]
 
 Array = NDArray[np.float64]
 KEEP = 13.0  # log density below the maximum that is still integrated
-_INSIDE = 9.0  # the same across the ridge
+INSIDE = 9.0  # the same across the ridge
 _RHOS = np.array([0.0, 0.4, 0.7, 0.9, 0.97])  # enough to find the place
 
 
@@ -106,7 +106,7 @@ def _two(
         values = _density(problem, nodes, rhos).reshape(outer.size, count)
         profile = values.max(1)
         kept = np.flatnonzero(profile > profile.max() - KEEP)
-        inside = values > profile[:, None] - _INSIDE
+        inside = values > profile[:, None] - INSIDE
         first, last = inside.argmax(1), count - 1 - inside[:, ::-1].argmax(1)
         settled = np.median((last - first + 1)[kept]) >= 0.45 * count and kept.size >= 0.45 * outer.size
         width = (high - low) / count

@@ -102,7 +102,16 @@ def read_runs(
     progress: Callable[[int], Any] | None = None,
     **options: Any,
 ) -> list[ImportedRun]:
-    """The runs behind `load`, each with its record, its lines and the explanation of its keys. Arguments as in `load`."""
+    r"""The runs behind `load`, each with its record, its lines and the explanation of its keys. Arguments as in `load`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "run.csv"
+        >>> _ = path.write_text("step,r,odd\n1,0.2,30\n2,0.3,30\n")
+        >>> [run] = read_runs(path, "table", {"step": "step", "reward": "r"}, gpus=8)
+        >>> run.explanation.unmatched
+        [('odd', 'the mapping has no use for it')]
+    """
     if source not in SOURCES:
         raise UnknownName(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
     module_name, function, patterns, any_trainer, _ = SOURCES[source]

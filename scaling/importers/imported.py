@@ -88,7 +88,7 @@ class Explanation:
 
 @dataclass(kw_only=True)
 class ImportedRun:
-    """A foreign run in our terms: the record, and the lines that a run directory would hold.
+    r"""A foreign run in our terms: the record, and the lines that a run directory would hold.
 
     Attributes:
         record: what ``run.json`` says.
@@ -97,6 +97,15 @@ class ImportedRun:
         rows: how many rows the log has.
         explanation: what became of each key.
         skipped: what was not read, and why.
+
+    Example:
+        >>> import tempfile
+        >>> from scaling.importers import read_runs
+        >>> path = Path(tempfile.mkdtemp()) / "run.csv"
+        >>> _ = path.write_text("step,r,seconds\n1,0.2,30\n2,0.3,30\n")
+        >>> [run] = read_runs(path, "table", {"step": "step", "reward": "r", "step_seconds": "seconds"}, gpus=8)
+        >>> run.explanation.matched
+        [('reward', 'r', '(2 rows)'), ('step_seconds', 'seconds', '(2 rows)')]
     """
 
     record: records.RunRecord
@@ -117,12 +126,22 @@ class Written:
 
 
 def to_table(runs: Iterable[ImportedRun]) -> RunTable:
-    """The `RunTable` of imported runs, through the code that reads run directories."""
+    r"""The `RunTable` of imported runs, through the code that reads run directories.
+
+    Example:
+        >>> import tempfile
+        >>> from scaling.importers import read_runs
+        >>> path = Path(tempfile.mkdtemp()) / "run.csv"
+        >>> _ = path.write_text("step,r,seconds\n1,0.2,30\n2,0.3,30\n")
+        >>> runs = read_runs(path, "table", {"step": "step", "reward": "r", "step_seconds": "seconds"}, gpus=8)
+        >>> to_table(runs).steps["reward"].tolist()
+        [0.2, 0.3]
+    """
     return build_table(_assembled(run) for run in runs)
 
 
 def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
-    """Write a run as a schema-v1 run directory below ``out``; complete or not at all.
+    r"""Write a run as a schema-v1 run directory below ``out``; complete or not at all.
 
     Args:
         run: the imported run.
@@ -131,6 +150,16 @@ def write(run: ImportedRun, out: str | Path, *, force: bool = False) -> Written:
 
     Raises:
         RecordError: the folder exists (and ``force`` is not given, or no import wrote it), or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from scaling.importers import read_runs
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "run.csv").write_text("step,r,seconds\n1,0.2,30\n2,0.3,30\n")
+        >>> mapping = {"step": "step", "reward": "r", "step_seconds": "seconds"}
+        >>> [run] = read_runs(folder / "run.csv", "table", mapping, gpus=8)
+        >>> write(run, folder / "runs").steps
+        2
     """
     out = Path(out)
     target = out / f"{safe_name(run.record.name)}-{run.record.run_id}"

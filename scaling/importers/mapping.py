@@ -48,7 +48,17 @@ class EvalRule:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerMapping:
-    """One trainer's names and semantics. See docs/importing.md for the file behind it."""
+    """One trainer's names and semantics. See docs/importing.md for the file behind it.
+
+    Example:
+        >>> from scaling.importers import load_mapping
+        >>> verl = load_mapping("verl")
+        >>> verl.metrics["entropy"].keys
+        ('actor/entropy', 'actor/entropy_loss')
+        >>> rank, rule, parts = verl.evaluation("val-core/math/acc/mean@8")
+        >>> parts["benchmark"], parts["k"]
+        ('math', '8')
+    """
 
     trainer: str
     evidence: str = ""

@@ -24,18 +24,19 @@ GAIN = 0.01  # a gain in pass@1 worth continuing for, in the stop-or-continue co
 def accuracy(a: Analysis) -> Section:
     """Held-out accuracy against compute on every axis, with the fits."""
     parts: list[Figure | Pair | Table | Note] = []
-    for axis, groups in a.curves.items():
-        if not groups:
-            continue
+    shown = {axis: groups for axis, groups in a.curves.items() if groups}
+    first = next(iter(shown.values()), {})
+    for axis, groups in shown.items():
+        legend = "shared" if not parts else "none" if set(groups) <= set(first) else "own"  # one for the section
         shared = axis == "gpu_hours" and any(g.shared for g in a.groups if g.name in groups)
         fits = a.fits.get(axis, {})
-        figure = plot.curves(groups, fits=fits, y_title="held-out pass@1 [0 to 1]", style=a.style)
+        figure = plot.curves(groups, fits=fits, y_title="held-out pass@1 [0 to 1]", style=a.style, legend=legend)
         if shared:
             plot.stamp(figure, "device shared by several runs: GPU-hours shown, not fitted")
         if a.settings.get("fit_after") and axis == "total_flops":
             figure.add_vline(x=a.settings["fit_after"], line={"dash": "dot", "width": 1, "color": "#888888"})
         crowded = sum(len(c) for members in groups.values() for c in members) > plot.CROWDED
-        parts.append(Figure(figure, _caption(axis, bool(fits), shared, crowded)))
+        parts.append(Figure(figure, _caption(axis, bool(fits), shared, crowded, legend)))
     if not parts:
         return Section(
             "accuracy", "Accuracy against compute", "No held-out evaluation is recorded, so nothing is fitted."
@@ -192,9 +193,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _caption(axis: str, fitted: bool, shared: bool, crowded: bool) -> str:
+def _caption(axis: str, fitted: bool, shared: bool, crowded: bool, legend: str) -> str:
     error = "too many for their error bars" if crowded else "with 90 % sampling error"
     text = f"Held-out pass@1 against {AXES[axis][0]}. Points {error}; the point at 0 is the base model."
+    if legend == "none":
+        text += " Colours and markers as above."
     if shared:
         return text + " GPU-hours of runs that shared a device are noise, so no law is fitted to them."
     if fitted:

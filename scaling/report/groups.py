@@ -98,7 +98,7 @@ def group_runs(table: RunTable) -> list[Group]:
     for (model, flops, recipe), rows in keyed.items():
         name = model or "run"
         if sizes[model] > 1:
-            name += f" · {flops:.2g} pretraining FLOPs" if flops else " · pretraining unknown"
+            name += f" · {flops:.2g} pretraining FLOPs".replace("e+", "e") if flops else " · pretraining unknown"
         if len(recipes) > 1:
             name += f" · {names[recipe]}"
         while name in used:  # two recipes may differ in nothing the configuration shows

@@ -279,7 +279,7 @@ def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _signed(value: float, error: float) -> str:
-    return f"{value:+.3f} ± {1.645 * error:.3f}".replace("-", "−")
+    return f"{value:+.3f}\u00a0±\u00a0{1.645 * error:.3f}".replace("-", "−")
 
 
 def _high_truncation(a: Analysis) -> list[str]:

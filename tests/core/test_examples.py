@@ -27,6 +27,7 @@ def test_examples_run(name):
 MODULES = (
     "flops", "metrics", "ratio", "plan", "pretraining", "collapse", "reference", "hardware", "compare", "backtest", "plot",
     "records", "runs", "fitting", "curve", "forecast", "cost", "recorder", "conventions", "workload", "shapes", "ledger_table",
+    "architectures", "bundled", "errors", "factors", "importers", "law", "laws", "report", "study", "throughput",
 )  # fmt: skip
 
 

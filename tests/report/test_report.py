@@ -242,6 +242,16 @@ def test_many_points_are_drawn_faint_below_the_lines(monkeypatch):
     assert order[0] > order[1] == 0
 
 
+def test_a_section_has_one_legend_and_it_names_every_group(table):
+    analysis = report.gather.gather(table, draws=50)
+    section = report.fits.accuracy(analysis)
+    figures = [part.figure for part in section.parts if isinstance(part, report.page.Figure)]
+    named = [[t.name for t in f.data if t.showlegend and f.layout.showlegend is not False] for f in figures]
+    assert len(figures) == 3 and sorted(named[0]) == sorted(g.name for g in analysis.groups)
+    assert named[1:] == [[], []]
+    assert all("as above" in part.caption for part in section.parts[1:])
+
+
 def test_thinning_moves_no_fitted_line(make_runs, tmp_path):
     """The drawn median is the fit's own forecast, whatever number of steps was drawn."""
     import numpy as np
