@@ -126,7 +126,7 @@ def _below(end: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArra
     return np.minimum((rng.random(shape, dtype=np.float32) * np.float32(end)).astype(np.intp), end - 1)
 
 
-def _gamma(shape: float, size: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _gamma(shape: float, size: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating]:
     """Gamma draws; of a shape below 1 by Stuart's theorem from one above, which is quicker."""
     if shape >= 1:
         return rng.standard_gamma(shape, size, dtype=np.float32)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from scaling.curve import AXES
+from scaling.report.agreement import agreement
 from scaling.report.costs import costs
 from scaling.report.fits import accuracy, asymptotes, back_test, forecasts
 from scaling.report.gather import Analysis
@@ -17,7 +18,7 @@ from scaling.report.recipes import recipes
 from scaling.report.relative import against_pretraining, on_the_ledger
 from scaling.report.tables import asymptote_text, summary_frame
 from scaling.report.text import count, number, percent, plural, score
-from scaling.report.training import agreement, health, more_samples
+from scaling.report.training import health, more_samples
 
 Made = dict[Callable[..., Section | None], Section | None]
 

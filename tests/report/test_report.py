@@ -330,7 +330,7 @@ def test_an_imported_run_flows_on_and_its_hacked_reward_is_told(shared_verl_log,
 def test_reward_and_accuracy_that_part_ways_are_told():
     import numpy as np
 
-    from scaling.report.training import _change, _verdict
+    from scaling.report.agreement import _change, _verdict
 
     rng, n = np.random.default_rng(0), 40
     error = np.full(n, 0.01)
