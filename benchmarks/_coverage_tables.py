@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-PARTS = ("intervals", "verdict", "seeds", "items")
+PARTS = ("intervals", "early", "verdict", "seeds", "items")
 
 
 def tables(results: dict[str, dict], *, every_cell: bool = True) -> str:
@@ -14,7 +14,7 @@ def tables(results: dict[str, dict], *, every_cell: bool = True) -> str:
         out += _interval_tables(by_part["intervals"], every_cell)
     if by_part["verdict"]:
         out += _verdict_table(by_part["verdict"])
-    for part in ("seeds", "items"):
+    for part in ("early", "seeds", "items"):
         if by_part[part]:
             out += _plain_table(part, by_part[part])
     return "\n".join(out)

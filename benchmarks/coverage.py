@@ -6,6 +6,7 @@
 Parts (``--part``):
   intervals  one run; truths Sigmoid, Power, LogLinear, Weibull; ``law="sigmoid"`` and the default; asymptote and forecast at 4 x C_max,
              beside the width of the profile interval that knows the true autocorrelation
+  early      the same default where data end before C_mid; forecasts at 2 and 4 x C_max
   verdict    how often ``Fit.identified`` says yes, and coverage of the asymptote when it does
   seeds      three seeds with real spread between them
   items      500 items and 8 samples each: the benchmark's and the population's band
@@ -107,6 +108,11 @@ def cells(parts: tuple[str, ...]) -> list[Cell]:
             (7, 0.7, 0.9, 40, "linear"), (3, 1.2, 0.9, 100, "linear"), (2, 1.0, 0.3, 60, "linear"),
         ):  # fmt: skip
             out.append(Cell("intervals", "weibull", ratio, b, rho, n, spacing))
+    if "early" in parts:
+        for ratio in (0.5, 0.7):
+            for b in (1.2, 2.0, 3.0):
+                for i, rho in enumerate((0.0, 0.6)):
+                    out.append(Cell("early", "sigmoid", ratio, b, rho, (40, 100)[i], spacings[(i + int(b)) % 2]))
     if "verdict" in parts:
         for b in (0.7, 1.2, 2.0):
             for rho in (0.0, 0.3):
@@ -145,7 +151,7 @@ Scores = dict[str, list[float]]  # "form:target" -> [low, high, truth, identifie
 
 def study(cell: Cell, index: int, draws: int) -> Scores:
     rng = _rng(cell, index)
-    return {"intervals": _intervals, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](
+    return {"intervals": _intervals, "early": _early, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](
         cell, index, draws, rng
     )
 
@@ -180,6 +186,21 @@ def profiles(cell: Cell, index: int) -> Scores:
     if cell.truth != "log_linear":
         out["profile:asymptote"] = [*profile_interval(own, series, rho=cell.rho), ASYMPTOTE, 0.0]
     out["profile:forecast"] = [*profile_interval(own, series, at=target, rho=cell.rho), float(law(target)), 0.0]
+    return out
+
+
+def _early(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scores:
+    law, curve = _simulated(cell, rng)
+    f, last = fit(curve, draws=draws, seed=index), curve.compute[-1]
+    out: Scores = {"ensemble:asymptote": [*f.interval("asymptote"), ASYMPTOTE, 0.0]}
+    for times in (2, 4):
+        band = f.forecast([times * last])
+        out[f"ensemble:forecast at {times} x"] = [
+            float(band.low[0]),
+            float(band.high[0]),
+            float(law(times * last)),
+            0.0,
+        ]
     return out
 
 

@@ -13,7 +13,7 @@ from scaling.errors import ScalingError
 from scaling.fitting.bootstrap import bootstrap
 from scaling.fitting.data import MIN_DISTINCT, MIN_EVALS, Prepared, prepare
 from scaling.fitting.draws import draw_table
-from scaling.fitting.ensemble import LIMIT_ODDS, ODDS, evidence_weights
+from scaling.fitting.ensemble import LIMIT_ODDS, ODDS, ONSET, evidence_weights, member
 from scaling.fitting.identify import Verdict
 from scaling.fitting.marginal import Prior, Series
 from scaling.fitting.posterior import Marginal, integrate
@@ -110,6 +110,8 @@ def fit(
         raise ScalingError(
             "method='bootstrap' needs one law and one curve, e.g. fit(curve, law='sigmoid', method='bootstrap')"
         )
+    if "sigmoid" in names and method == "posterior":
+        names = (*names, ONSET)
     if not data.unit:
         names = tuple(k for k in names if k != "log_linear") or names
     limits = _bounds(data, bounds)
@@ -134,7 +136,7 @@ def fit(
         return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
     late = min(min(s.y.size, np.unique(s.x).size + 1) for s in data.positive)
     if late < MIN_EVALS:  # evaluations at zero compute alone carry only laws that start there
-        names = tuple(k for k in names if LAWS[k].starts_at_zero) or names
+        names = tuple(k for k in names if member(k)[0].starts_at_zero) or names
     if all(np.ptp(s.y) == 0 for s in data.series):
         message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
         return Fit.refused(data, Verdict(Status.CONSTANT, message), **common)
@@ -146,28 +148,33 @@ def fit(
 
     @functools.cache
     def positive(name: str, i: int) -> Marginal:
-        return integrate(LAWS[name], data.positive[i], prior=prior, bounds=limits)
+        law, own = member(name, prior)
+        return integrate(law, data.positive[i], prior=own, bounds=limits)
 
     @functools.cache
     def integral(
         name: str, i: int
     ) -> Marginal:  # of a law without weight on the points it is compared on: never needed
         near = positive(name, i) if several and name in apart and r_0 is None else None
-        return _integrate(LAWS[name], data, i, limits, r_0, r_0_stderr, prior, near)
+        law, own = member(name, prior)
+        return _integrate(law, data, i, limits, r_0, r_0_stderr, own, near)
 
     def integrals(name: str) -> list[Marginal]:
         return [integral(name, i) for i in range(len(data.series))]
 
     if method == "bootstrap":
         return _bootstrapped(integral(form, 0), data, limits, r_0, draws, common)
-    weights = {names[0]: 1.0}
+    shares = {names[0]: 1.0}
     if len(names) > 1:
         compared = _compare(names, lambda k, i: (positive if k in apart else integral)(k, i), len(data.series))
         found = evidence_weights(compared, odds=ODDS if ensemble else LIMIT_ODDS)
-        weights = {k: found.get(k, 0.0) for k in names}
-    table, new_seed = _draw(integrals, weights, draws, seed, limits, as_sigmoid=form == "sigmoid")
+        shares = {k: found.get(k, 0.0) for k in names}
+    table, new_seed = _draw(integrals, shares, draws, seed, limits, as_sigmoid=form == "sigmoid")
+    weights = {k: w + (shares.get(ONSET, 0.0) if k == "sigmoid" else 0.0) for k, w in shares.items() if k != ONSET}
     best = (
-        max((k for k in names if LAWS[k].saturating or len(names) == 1), key=lambda k: weights[k]) if ensemble else form
+        max((k for k in weights if LAWS[k].saturating or len(weights) == 1), key=lambda k: weights[k])
+        if ensemble
+        else form
     )
     point, certificate = _point(LAWS[best], data, limits, r_0)
     return Fit(
@@ -241,7 +248,7 @@ def _compare(names: tuple[str, ...], integral: Callable[[str, int], Marginal], s
             members.append(integral(name, i))
         if i + 1 < _FOLLOWED or i + 1 == seeds:
             continue
-        log = np.array([[m.log_evidence for m in members] for members in found.values()])
+        log = np.array([[max(m.log_evidence, -1e9) for m in members] for members in found.values()])
         behind = log[log.sum(1).argmax()] - log
         left = seeds - i - 1
         least = left * behind.mean(1) - 6.0 * behind.std(1, ddof=1) * np.sqrt(left + left**2 / (i + 1))
@@ -252,7 +259,7 @@ def _compare(names: tuple[str, ...], integral: Callable[[str, int], Marginal], s
 
 def _apart(names: tuple[str, ...], data: Prepared) -> frozenset[str]:
     """Laws that are compared without evaluations at zero compute, since others among them cannot describe these."""
-    starting = frozenset(k for k in names if LAWS[k].starts_at_zero)
+    starting = frozenset(k for k in names if member(k)[0].starts_at_zero)
     zeros = any(a is not b for a, b in zip(data.series, data.positive))
     return starting if zeros and len(starting) < len(names) else frozenset()
 
@@ -275,16 +282,16 @@ def _draw(
         if count == 0:
             continue
         integrals = members(name)
-        law, unit = LAWS[name], integrals[0].problem.series.x_ref
+        law, unit = integrals[0].problem.law, integrals[0].problem.series.x_ref
         rng = np.random.default_rng([seed, sum(name.encode())])
         if len(integrals) == 1:
             got = integrals[0].draw(int(count), rng)
-            parts.append((name, law.rescale(got.parameters, unit), got.rho, got.sigma))
+            parts.append((law.name, law.rescale(got.parameters, unit), got.rho, got.sigma))
             continue
         seeds = [m.candidates(max(_CANDIDATES, draws), rng) for m in integrals]
         pooled = pool_seeds(seeds, draws=int(count), bounds={**law.bounds, **bounds}, rng=rng)
-        parts.append((name, law.rescale(pooled.mean, unit), pooled.rho, pooled.sigma))
-        fresh.append((name, law.rescale(pooled.new_seed, unit), pooled.rho, pooled.sigma))
+        parts.append((law.name, law.rescale(pooled.mean, unit), pooled.rho, pooled.sigma))
+        fresh.append((law.name, law.rescale(pooled.new_seed, unit), pooled.rho, pooled.sigma))
     return draw_table(parts, as_sigmoid=as_sigmoid), draw_table(fresh, as_sigmoid=as_sigmoid) if fresh else None
 
 

@@ -12,15 +12,32 @@ evidence or equal weights widened the bands and raised the error, so neither is 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from scaling.fitting.posterior import Marginal
+from scaling.fitting.posterior import Marginal, Prior
+from scaling.laws import LAWS, Law
 
-__all__ = ["LAMBDA", "LIMIT_ODDS", "ODDS", "evidence_weights"]
+__all__ = ["LAMBDA", "LIMIT_ODDS", "ODDS", "ONSET", "evidence_weights", "member"]
 
 LAMBDA = 0.2
-ODDS = {"weibull": 0.5, "power": 4.0, "log_linear": 15.0}  # to a sigmoid's 1, in the ensemble
-LIMIT_ODDS = {"power": 3.0, "log_linear": 8.0}  # of a sigmoid's limits, for `law="sigmoid"`
+ONSET = "onset"
+ODDS = {"weibull": 0.5, "power": 4.0, "log_linear": 15.0, ONSET: 2.0}  # to a sigmoid's 1, in the ensemble
+LIMIT_ODDS = {"power": 2.5, "log_linear": 9.0, ONSET: 2.0}  # of a sigmoid's limits, for `law="sigmoid"`
+
+
+def member(name: str, prior: Prior | None = None) -> tuple[type[Law], Prior]:
+    """Law and prior of a member of a mixture.
+
+    ``onset`` is the sigmoid in a window that ends before C_mid: the data then know R_0, B and the size of the first rise, and
+    nothing of A. The volume of all four parameters would all but rule that corner out, since predictions hardly change along
+    it; here A has a flat density, and the volume is that of the other three.
+    """
+    prior = prior or Prior()
+    if name == ONSET:
+        return LAWS["sigmoid"], replace(prior, flat=("asymptote",), onset=True)
+    return LAWS[name], prior
 
 
 def evidence_weights(members: dict[str, list[Marginal]], *, odds: dict[str, float]) -> dict[str, float]:

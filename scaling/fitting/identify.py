@@ -24,7 +24,7 @@ from scaling.laws import LAWS, Law, Power
 __all__ = ["MAX_WIDTH", "Verdict", "judge", "more_compute"]
 
 Array = NDArray[np.float64]
-MAX_WIDTH = 0.08  # of the 90 % interval of a share; of a reward, the same fraction of (A - first score) / 0.36
+MAX_WIDTH = 0.1  # of the 90 % interval of a share; of a reward, the same fraction of (A - first score) / 0.36
 MAX_C_MID = 0.6  # upper 95 % limit of C_mid / C_max
 MAX_RIVAL = 0.05  # weight of laws without an asymptote
 PRECISION = 0.02  # what "settled" means: half-width of the 90 % interval, the margin of arXiv:2510.13786

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scaling.fitting.tails import interval_probability
 from scaling.laws import Law
+from scaling.rise import Rise
 
 __all__ = ["Cells", "Prior", "Problem", "Series", "cells", "complete", "log_sum_exp", "moments", "second_coefficient"]
 
@@ -33,12 +34,16 @@ class Prior:
             in what the parameters do to the predictions (the generalised fiducial density), 0 flat in the parameters.
         rhos: nodes of the autocorrelation grid, ascending.
         rho_power: density of rho proportional to (1 - rho)^rho_power. -0.5 is the reference prior of AR(1) near rho = 1;
-            a flat one under-covers there.
+            -0.7 was chosen by the coverage of slow noise (docs/which-law.md); a flat one under-covers there.
+        flat: coefficients whose own density is flat between their bounds, whatever the others'; the volume is that of the rest.
+        onset: only laws whose C_mid lies beyond the window (`scaling.rise.Rise`).
     """
 
     volume: float = 1.0
     rhos: tuple[float, ...] = _RHOS
-    rho_power: float = -0.5
+    rho_power: float = -0.7
+    flat: tuple[str, ...] = ()
+    onset: bool = False
 
     def log_rho(self) -> Array:
         """Log prior mass of each node: density times the node's cell."""
@@ -209,7 +214,11 @@ def cells(problem: Problem, u: Array, rho: Array, log_rho: Array) -> Cells:
         amplitude = law.amplitude(complete(problem, first, second))
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(amplitude), 1e-6))
         log_post += log_amplitude
-    log_volume = prior.volume * 0.5 * _log_det(plain)
+    bent = [k for k, i in enumerate(free) if law.linear[i] not in prior.flat] + [p + k for k in range(q)]
+    log_volume = prior.volume * 0.5 * _log_det(plain if len(bent) == p + q else plain[:, bent][:, :, bent])
+    if prior.onset:
+        assert issubclass(law, Rise)
+        log_volume[np.exp(u[:, 0]) * data.x.max() + u[:, 1] >= law.half] = -np.inf
     log_post -= 0.5 * np.log(det)
     log_post -= 0.5 * nu * np.log(rss)
     log_post += 0.5 * np.log1p(-r * r) + log_rho

@@ -68,7 +68,7 @@ class Marginal:
     Attributes:
         problem: law, series, prior.
         log_evidence: log of the integral of likelihood times |J'J|^(1/2); see `scaling.fitting.ensemble`.
-        size: free parameters of the law.
+        size: free parameters of the law that have a price: all but those of `Prior.flat`.
         sigma: scale of the noise's innovations at the highest density.
         edge_mass: posterior mass in cells that touch the search box.
         nodes: cells that carry the integral.
@@ -89,7 +89,7 @@ class Marginal:
         def inverse(loc: Array, scale: Array, low: Array | float, high: Array | float, nu: float) -> Array:
             return sample_between(loc, scale, low, high, nu, rng.random(loc.size))
 
-        k = 2 * draws
+        k = max(2 * draws, 64)  # some may fall outside the law's region
         found = self._propose(k, rng, inverse)
         weight = np.exp(found.log_weight - found.log_weight.max())
         weight /= weight.sum()
@@ -185,18 +185,21 @@ def integrate(
     problem = Problem(law, series, prior or Prior(), {**law.bounds, **(bounds or {})}, fixed or {}, soft or {})
     frame = find_frame(problem) if near is None else near._frame
     grid, log_mass, total = _grid(problem, frame)
-    if near is not None and not _holds(frame, log_mass - total):
+    if near is not None and not (np.isfinite(total) and _holds(frame, log_mass - total)):
         frame = find_frame(problem)
         grid, log_mass, total = _grid(problem, frame)
-    mass = np.exp(log_mass - total)
+    there = bool(np.isfinite(total))  # a law may have no parameters that reach into its region of the window
+    mass = np.exp(log_mass - total) if there else np.zeros_like(log_mass)
     p, n = len(problem.free), series.x.size
     nu = max(n - p, 1)
     best = np.unravel_index(np.argmax(grid.log_post), grid.log_post.shape)
+    flat = [name for name in law.linear if name in problem.prior.flat and name not in problem.fixed]
+    total -= sum(float(np.log(np.ptp(problem.bounds[name]))) for name in flat)  # a density of its own, without a price
     return Marginal(
         problem=problem,
         log_evidence=total + 0.5 * p * np.log(2 * np.pi) + float(gammaln(nu / 2)) + 0.5 * nu * np.log(2.0),
-        size=p + len(law.nonlinear),
-        sigma=float(np.sqrt(grid.rss[best] / nu)),
+        size=p + len(law.nonlinear) - len(flat),
+        sigma=float(np.sqrt(grid.rss[best] / nu)) if there else np.inf,
         edge_mass=float(mass[frame.at_edge].sum()),
         nodes=int((mass.sum(1) > 1e-6).sum()),
         _frame=frame,

@@ -62,7 +62,11 @@ def pool_seeds(
     )
     order = np.argsort(theta[0], axis=1)  # neighbours in the first parameter are neighbours in the walk
     share = (count - 1.0) / count  # one volume prior for the law, not one for every seed
-    own = np.stack([p.log_weight - share * p.log_prior for p in seeds])
+    # a candidate outside the law's region has neither weight nor prior, and is never chosen
+    own = np.stack([
+        np.where(np.isfinite(p.log_weight), p.log_weight, -1e9) - share * np.where(np.isfinite(p.log_prior), p.log_prior, 0.0)
+        for p in seeds
+    ])  # fmt: skip
     d, size = theta.shape[0], theta.shape[2]
     scale = np.array([law.seed_spread[name] for name in names])[:, None]
     low, high = (ends[:, None] for ends in _limits(names, log, bounds))

@@ -8,6 +8,7 @@ import pytest
 import scaling
 from scaling import Curve, LinearLog, LogLinear, ScalingError, Sigmoid
 from scaling.errors import UnknownName
+from scaling.fitting.identify import MAX_WIDTH
 from scaling.fitting.status import Status
 
 from .simulate import LAW, curve
@@ -132,8 +133,8 @@ def test_what_would_settle_the_asymptote_is_compute_only_where_its_interval_is_w
         low, high = fit.interval("asymptote")
         line = next((x for x in fit.summary().splitlines() if "to settle it" in x), "")
         if fit.status == Status.NOT_IDENTIFIED and np.isfinite(low):
-            told[high - low > 0.08] = line
-            if high - low <= 0.08:
+            told[high - low > MAX_WIDTH] = line
+            if high - low <= MAX_WIDTH:
                 assert fit.message in line and " x the compute" not in line
             else:
                 assert "to +-0.02" in line and ": 1 x" not in line
