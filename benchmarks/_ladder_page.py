@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from _ladder_beyond import draw as draw_far
 from _ladder_beyond import forecasts, read, scored
+from _ladder_plans import WINDOW
 
 from scaling import RunTable
 from scaling.backtest import backtest
@@ -210,8 +211,13 @@ def _beyond(made: dict[str, Any], far: RunTable, figure: Path) -> list[str]:
     share = "`inside`: share of the evaluations beyond the window within the 90 % band."
     picture = f"![long runs and the ensemble's forecasts of them](../figures/{figure.name})"
     if set(names) <= {entry["run"] for entry in made["forecasts"]}:
-        draw_far({"forecast before it was run": made}, far, figure)
-        return [f"{when} went on, from their first steps. {share}", "", *_scores(scored(made, far)), "", picture]
+        later = forecasts(far, names, {f"{n} steps": n for n in (WINDOW, 400)}, together=True)
+        draw_far({"forecast before it was run": made, "back-test, present code": later}, far, figure)
+        return [
+            f"{when} went on, from their first steps. {share}", "", *_scores(scored(made, far)), "",
+            "The present code on the same windows and on longer ones, made after the runs: a back-test.", "",
+            *_scores(scored(later, far)), "", picture,
+        ]  # fmt: skip
     own = forecasts(far, names)
     draw_far({"earlier run of the same settings": made, "first part of the run itself": own}, far, figure)
     return [

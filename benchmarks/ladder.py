@@ -303,6 +303,10 @@ def write_page(args: argparse.Namespace) -> None:
                 f"python benchmarks/ladder.py collect --plan {args.plan} --out {args.data}",
                 f"python benchmarks/ladder.py page --plan {args.plan} --data {args.data} --out {args.out}"
                 + (f" --notes {args.notes}" if args.notes else "")]  # fmt: skip
+    if args.plan == "beyond":
+        first = [f"python benchmarks/ladder.py run --plan beyond --workers 4 --seconds 5 --until {WINDOW}", commands[1],
+                 f"python benchmarks/ladder.py forecast --data {args.data} --out {Path(args.data) / 'forecast.json'}   # committed then"]  # fmt: skip
+        commands = [*first, *commands]
     out.write_text(
         page(Path(args.data), out.parent.parent / "figures", title=titles[args.plan], commands=commands, notes=notes)
     )
