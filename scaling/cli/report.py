@@ -58,24 +58,29 @@ def report(
     from scaling import load_runs
     from scaling.report import write
 
-    gc.disable()  # a command that ends: looking for garbage among its tables and figures took 4 % of its time
-    processes = min(8, _cores())
-    table = load_runs(runs, processes=processes)
-    click.echo(repr(table))
-    path = write(
-        table,
-        out,
-        title=title,
-        benchmark=benchmark,
-        law=law,
-        fit_after=fit_after,
-        draws=draws,
-        seed=seed,
-        full=full,
-        processes=processes,
-        command=_command(),
-        progress=_bar,
-    )
+    collecting = gc.isenabled()
+    gc.disable()  # looking for garbage among its tables and figures took 4 % of the command's time
+    try:
+        processes = min(8, _cores())
+        table = load_runs(runs, processes=processes)
+        click.echo(repr(table))
+        path = write(
+            table,
+            out,
+            title=title,
+            benchmark=benchmark,
+            law=law,
+            fit_after=fit_after,
+            draws=draws,
+            seed=seed,
+            full=full,
+            processes=processes,
+            command=_command(),
+            progress=_bar,
+        )
+    finally:
+        if collecting:
+            gc.enable()
     click.echo(f"report: {path}")
 
 

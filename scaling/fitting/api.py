@@ -166,7 +166,14 @@ def fit(
         return _bootstrapped(integral(form, 0), data, limits, r_0, draws, common)
     shares = {names[0]: 1.0}
     if len(names) > 1:
-        compared = _compare(names, lambda k, i: (positive if k in apart else integral)(k, i), len(data.series))
+        seen = {k: positive if k in apart else integral for k in names}
+        count = len(data.series)
+        running = names
+        if ONSET in names and not any(seen["sigmoid"]("sigmoid", i).reaches_onset for i in range(count)):
+            running = tuple(
+                k for k in names if k != ONSET
+            )  # the middle is well inside: e^-13 and less is left of the onset
+        compared = _compare(running, lambda k, i: seen[k](k, i), count)
         found = evidence_weights(compared, odds=ODDS if ensemble else LIMIT_ODDS)
         shares = {k: found.get(k, 0.0) for k in names}
     table, new_seed = _draw(integrals, shares, draws, seed, limits, as_sigmoid=form == "sigmoid")

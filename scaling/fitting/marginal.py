@@ -18,7 +18,18 @@ from scaling.fitting.tails import interval_probability
 from scaling.laws import Law
 from scaling.rise import Rise
 
-__all__ = ["Cells", "Prior", "Problem", "Series", "cells", "complete", "log_sum_exp", "moments", "second_coefficient"]
+__all__ = [
+    "Cells",
+    "Prior",
+    "Problem",
+    "Series",
+    "beyond_window",
+    "cells",
+    "complete",
+    "log_sum_exp",
+    "moments",
+    "second_coefficient",
+]
 
 Array = NDArray[np.float64]
 _CHUNK = 250_000  # numbers in the largest temporary
@@ -217,14 +228,20 @@ def cells(problem: Problem, u: Array, rho: Array, log_rho: Array) -> Cells:
     bent = [k for k, i in enumerate(free) if law.linear[i] not in prior.flat] + [p + k for k in range(q)]
     log_volume = prior.volume * 0.5 * _log_det(plain if len(bent) == p + q else plain[:, bent][:, :, bent])
     if prior.onset:
-        assert issubclass(law, Rise)
-        log_volume[np.exp(u[:, 0]) * data.x.max() + u[:, 1] >= law.half] = -np.inf
+        log_volume[~beyond_window(problem, u)] = -np.inf
     log_post -= 0.5 * np.log(det)
     log_post -= 0.5 * nu * np.log(rss)
     log_post += 0.5 * np.log1p(-r * r) + log_rho
     log_post += log_volume[:, None]
     log_post[~np.isfinite(log_post)] = -np.inf
     return Cells(log_post, center, cov, rss, log_second, log_amplitude, log_volume)
+
+
+def beyond_window(problem: Problem, u: Array) -> NDArray[np.bool_]:
+    """Whether C_mid lies beyond the last evaluation at search coordinates ``u`` of a law that rises."""
+    law = problem.law
+    assert issubclass(law, Rise)
+    return np.exp(u[:, 0]) * problem.series.x.max() + u[:, 1] < law.half
 
 
 def second_coefficient(problem: Problem, first: Array, center: Array, cov: Array, rss: Array):

@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from scaling.fitting.marginal import Cells, Prior, Problem, Series, cells, complete, log_sum_exp, second_coefficient
+from scaling.fitting.marginal import (
+    Cells,
+    Prior,
+    Problem,
+    Series,
+    beyond_window,
+    cells,
+    complete,
+    log_sum_exp,
+    second_coefficient,
+)
 from scaling.fitting.quadrature import INSIDE, KEEP, Frame, find_frame
 from scaling.fitting.tails import sample_between
 from scaling.laws import Law
@@ -82,6 +92,11 @@ class Marginal:
     nodes: int
     _frame: Frame
     _log_mass: Array
+
+    @property
+    def reaches_onset(self) -> bool:
+        """Whether the integral has cells whose C_mid lies beyond the window."""
+        return bool(beyond_window(self.problem, self._frame.nodes).any())
 
     def draw(self, draws: int, rng: np.random.Generator) -> Posterior:
         """Independent draws of parameters, rho and sigma."""
