@@ -57,7 +57,7 @@ class Power(Law):
         "scale": (0.0, np.inf),
         "efficiency_exponent": (0.02, 3.0),
     }
-    seed_spread: ClassVar[dict[str, float]] = {"asymptote": 0.01, "efficiency_exponent": 0.15, "scale": 0.1}
+    seed_spread: ClassVar[dict[str, float]] = {"asymptote": 0.007, "efficiency_exponent": 0.15, "scale": 0.1}
     positive: ClassVar[tuple[str, ...]] = ("efficiency_exponent", "scale")
 
     @staticmethod

@@ -19,7 +19,7 @@ __all__ = ["Rise", "Sigmoid", "Weibull"]
 
 Array = NDArray[np.float64]
 _BOUNDS = {"asymptote": (0.0, 1.0), "r_0": (0.0, 1.0), "c_mid": (0.0, np.inf)}
-_SPREAD = {"asymptote": 0.01, "r_0": 0.01, "c_mid": 0.15}
+_SPREAD = {"asymptote": 0.007, "r_0": 0.01, "c_mid": 0.15}
 
 
 class Rise(Law):

@@ -1,6 +1,6 @@
 """Several seeds of one law: the mean law over seeds and its uncertainty.
 
-Every seed has its own parameters, normal around the law's with a spread that is itself unknown (half-t prior with half a degree of
+Every seed has its own parameters, normal around the law's with a spread that is itself unknown (half-t prior with 0.3 degrees of
 freedom, scaled by `Law.seed_spread`). Three seeds hardly tell their own spread; resampling them would cover far too little
 (.63 of nominal .90). The posterior is sampled in two stages: candidates from each seed's own posterior, then Gibbs steps on the
 law and the spread in which a seed moves among its candidates by Metropolis steps (Lunn et al. 2013, doi:10.1111/rssc.12007).
@@ -19,7 +19,7 @@ from scaling.fitting.posterior import Posterior
 __all__ = ["Pooled", "pool_seeds"]
 
 Array = NDArray[np.float64]
-_DF = 0.5
+_DF = 0.3  # chosen with the scale of A by the coverage of three seeds (docs/which-law.md)
 _STEPS = 240
 
 
