@@ -26,9 +26,8 @@ from scaling.laws import LAWS, Law, law_named
 __all__ = ["ENSEMBLE", "fit"]
 
 ENSEMBLE = ("sigmoid", "weibull", "power", "log_linear", "linear_log")
-_CANDIDATES = (
-    1200  # of each seed at least: pooled quantiles are then as near those of 10,000 as they come with 400 draws
-)
+# of each seed at least: pooled quantiles are then as near those of 10,000 as they come with 400 draws
+_CANDIDATES = 1200
 _FOLLOWED = 5  # seeds that every law is compared on
 _LIMITS = ("sigmoid", "power", "log_linear")  # the sigmoid and what it tends to when C_mid is far below the window
 
@@ -151,10 +150,9 @@ def fit(
         law, own = member(name, prior)
         return integrate(law, data.positive[i], prior=own, bounds=limits)
 
+    # of a law without weight on the points it is compared on: never needed
     @functools.cache
-    def integral(
-        name: str, i: int
-    ) -> Marginal:  # of a law without weight on the points it is compared on: never needed
+    def integral(name: str, i: int) -> Marginal:
         near = positive(name, i) if several and name in apart and r_0 is None else None
         law, own = member(name, prior)
         return _integrate(law, data, i, limits, r_0, r_0_stderr, own, near)
@@ -169,10 +167,9 @@ def fit(
         seen = {k: positive if k in apart else integral for k in names}
         count = len(data.series)
         running = names
+        # where the middle is well inside the window, e^-13 and less is left of the onset
         if ONSET in names and not any(seen["sigmoid"]("sigmoid", i).reaches_onset for i in range(count)):
-            running = tuple(
-                k for k in names if k != ONSET
-            )  # the middle is well inside: e^-13 and less is left of the onset
+            running = tuple(k for k in names if k != ONSET)
         compared = _compare(running, lambda k, i: seen[k](k, i), count)
         found = evidence_weights(compared, odds=ODDS if ensemble else LIMIT_ODDS)
         shares = {k: found.get(k, 0.0) for k in names}

@@ -8,7 +8,7 @@ corrected by importance resampling, so the grid leaves no steps in them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,17 +58,11 @@ class Posterior:
     log_weight: Array
     efficiency: float
 
-
-@dataclass(frozen=True, eq=False)
-class _Proposals:
-    """Search coordinates, coefficients and noise of candidates, with their log prior and log weights."""
-
-    u: Array
-    coefficients: Array
-    rho: Array
-    sigma: Array
-    log_prior: Array
-    log_weight: Array
+    @property
+    def weights(self) -> Array:
+        """Weight of each draw, summing to one."""
+        weight = np.exp(self.log_weight - self.log_weight.max())
+        return weight / weight.sum()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +98,17 @@ class Marginal:
         def inverse(loc: Array, scale: Array, low: Array | float, high: Array | float, nu: float) -> Array:
             return sample_between(loc, scale, low, high, nu, rng.random(loc.size))
 
-        k = max(2 * draws, 64)  # some may fall outside the law's region
-        found = self._propose(k, rng, inverse)
-        weight = np.exp(found.log_weight - found.log_weight.max())
-        weight /= weight.sum()
-        chosen = _systematic(weight, draws, rng)
+        found = self._propose(max(2 * draws, 64), rng, inverse)  # some may fall outside the law's region
+        chosen = _systematic(found.weights, draws, rng)
         rng.shuffle(chosen)
-        return self._posterior(found, chosen, 1.0 / (k * (weight**2).sum()))
+        return replace(
+            found,
+            parameters={name: values[chosen] for name, values in found.parameters.items()},
+            rho=found.rho[chosen],
+            sigma=found.sigma[chosen],
+            log_prior=found.log_prior[chosen],
+            log_weight=np.zeros(draws),
+        )
 
     def candidates(self, count: int, rng: np.random.Generator) -> Posterior:
         """As `draw`, but with a weight each, `Posterior.log_weight`: for who weighs them by something else as well.
@@ -121,20 +119,15 @@ class Marginal:
 
         def redrawn(loc: Array, scale: Array, low: Array | float, high: Array | float, nu: float) -> Array:
             values = loc + scale * rng.standard_t(nu, loc.size)
-            off = (values < low) | (
-                values > high
-            )  # exact: the rest, drawn from inside, keeps the shape of what is inside
+            off = (values < low) | (values > high)  # drawn anew from inside, which is exact
             if off.any():
                 low, high = (np.broadcast_to(end, loc.shape)[off] for end in (low, high))
                 values[off] = sample_between(loc[off], scale[off], low, high, nu, rng.random(int(off.sum())))
             return values
 
-        found = self._propose(count, rng, redrawn)
-        weight = np.exp(found.log_weight - found.log_weight.max())
-        efficiency = weight.sum() ** 2 / (count * (weight**2).sum())
-        return self._posterior(found, slice(None), efficiency)
+        return self._propose(count, rng, redrawn)
 
-    def _propose(self, k: int, rng: np.random.Generator, sample: Callable[..., Array]) -> _Proposals:
+    def _propose(self, k: int, rng: np.random.Generator, sample: Callable[..., Array]) -> Posterior:
         """Points jittered inside the grid's cells, with the weights that correct for the grid."""
         problem, prior = self.problem, self.problem.prior
         law, free, n = problem.law, problem.free, problem.series.x.size
@@ -161,19 +154,16 @@ class Marginal:
         sigma = np.sqrt(
             whole / rng.chisquare(n, k) / (1.0 - rhos[r] ** 2)
         )  # of the noise itself, not of its innovations
-        return _Proposals(u, coefficients, rhos[r], sigma, log_amplitude + here.log_volume, log_weight)
-
-    def _posterior(self, found: _Proposals, chosen: NDArray[np.int64] | slice, efficiency: float) -> Posterior:
-        weighed = isinstance(chosen, slice)
-        return Posterior(
-            law=self.problem.law,
-            parameters=self.problem.law.decode(found.u[chosen], found.coefficients[chosen]),
-            rho=found.rho[chosen],
-            sigma=found.sigma[chosen],
-            log_prior=found.log_prior[chosen],
-            log_weight=found.log_weight if weighed else np.zeros(len(found.log_weight[chosen])),
-            efficiency=float(efficiency),
+        found = Posterior(
+            law=law,
+            parameters=law.decode(u, coefficients),
+            rho=rhos[r],
+            sigma=sigma,
+            log_prior=log_amplitude + here.log_volume,
+            log_weight=log_weight,
+            efficiency=np.nan,
         )
+        return replace(found, efficiency=float(1.0 / (k * (found.weights**2).sum())))
 
 
 def integrate(

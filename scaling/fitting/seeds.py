@@ -104,8 +104,7 @@ def pool_seeds(
         variance = (_DF / mixing + square.sum(1) / 2) / _gamma((_DF + count) / 2, mu.shape, rng)
     fresh = _normal_between(mu, np.sqrt(variance), low, high, rng)
     # of every seed by itself
-    weight = [np.exp(p.log_weight - p.log_weight.max()) for p in seeds]
-    own_draws = [rng.choice(size, draws, p=w / w.sum()) for w in weight]
+    own_draws = [rng.choice(size, draws, p=p.weights) for p in seeds]
     rho = np.mean([p.rho[i] for p, i in zip(seeds, own_draws)], axis=0)
     sigma = np.sqrt(np.mean([p.sigma[i] ** 2 for p, i in zip(seeds, own_draws)], axis=0))
 
