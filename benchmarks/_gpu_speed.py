@@ -24,11 +24,13 @@ ROLLOUTS = (256, 2048)
 VARIANTS = {
     "plain, float32": ("float32", "plain"),
     "compiled": ("float32", "compiled"),
+    "plain, tf32": ("tf32", "plain"),
+    "compiled, tf32": ("tf32", "compiled"),
     "plain": ("bfloat16", "plain"),
     "continuous batching": ("bfloat16", "continuous_batching"),
 }
 # variants of a group take turns, cell by cell; groups in the order in which they are worth knowing if time runs out
-GROUPS = (("plain, float32", "compiled"), ("plain",), ("continuous batching",))
+GROUPS = (("plain, float32", "compiled", "compiled, tf32"), ("plain",), ("plain, tf32",), ("continuous batching",))
 WARM = 2
 COLUMNS = ["size", "parameters", "rollouts", "variant", "warm-up s", "compile s", "s/step", "generation", "scoring", "training", "idle", "tokens/s",
            "generation util", "training util", "peak GiB", "outcome"]  # fmt: skip
@@ -102,7 +104,7 @@ def measure(
 
 def compilation(cell: dict[str, Any], cells: Sequence[dict[str, Any]]) -> float | None:
     """Seconds that the warm-up of a compiled cell takes longer than that of the plain one beside it."""
-    if cell["variant"] != "compiled":
+    if VARIANTS[cell["variant"]][1] != "compiled":
         return None
     keys = ("size", "rollouts")
     plain = [c for c in cells if c["variant"] == "plain, float32" and all(c[k] == cell[k] for k in keys)]
@@ -112,7 +114,7 @@ def compilation(cell: dict[str, Any], cells: Sequence[dict[str, Any]]) -> float 
 
 def worker(*, device: str, tiny: bool, folder: Path, cells: list[dict[str, Any]]) -> None:
     """Measure cells one after another; print each."""
-    rates = {name: product_rate(device, name, 512 if tiny else 4096) for name in ("bfloat16", "float32")}
+    rates = {name: product_rate(device, name, 512 if tiny else 4096) for name in ("bfloat16", "float32", "tf32")}
     print(MARK + json.dumps({"rates": rates}), flush=True)
     for cell in cells:
         try:
@@ -201,7 +203,11 @@ def product_rate(device: str, dtype: str, n: int) -> float:
     """Rate of one square matrix product on random numbers, the best of five rounds [FLOP/s]."""
     import torch
 
-    a, b = (torch.randn(n, n, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
+    from sweeps.devices import set_products
+
+    set_products(dtype)
+    stored = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    a, b = (torch.randn(n, n, device=device, dtype=stored) for _ in range(2))
     times, repeat = [], 10 if device == "cuda" else 1
     for _ in range(6):  # the first warms up
         wait(device)

@@ -1,35 +1,44 @@
-"""What watching costs on the device: pairs of `benchmarks/metering.py`, wall time after the device has finished each step.
+"""What watching costs on the device: one run whose watching is switched on and off, wall time after the device has finished each step.
 
-Completions all have the full length: those of two trainers on a GPU part ways, and a batch takes as long as its longest.
-One process makes pair after pair, TRL alone and TRL watched in turns step by step, and prints each as it ends: start-up is paid
-once. Beside the paired difference, which a shared host makes noisy, stands the wall time inside the meter's, the records' and the
-mirror's code, clocked call by call; the time in which its clocks wait for the device is apart: what they wait for, TRL would
-wait for a little later. Every finished pair is in the result file at once; the same command goes on from the pairs that are there.
+Two trainers in one process differ by more than watching takes, each in its own memory and thread. So here is one trainer: every few
+steps its callback and its wrappers are taken off, which leaves TRL alone, and put on again, in the order on, off, off, on; the
+difference of each such round is one observation, free of what drifts slowly. Completions all have the full length: a batch takes as long
+as its longest. Beside the difference stands the wall time inside the meter's, the records' and the mirror's code, clocked call by call
+in the watched steps; the time in which its clocks wait for the device is apart: what they wait for, TRL would wait for a little later.
+Every finished round is in the result file at once.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from _gpu_common import MARK, Results, compose, environment, last_line, scratch, stream, table
 
-SIZES = {"21M": (512, 5)}
-PATIENCE = 120.0  # seconds for one pair [s]
+SIZES = {
+    "21M, 512 rollouts": ((512, 5), 64),
+    "21M, 2048 rollouts": ((512, 5), 256),
+}  # width and layers; prompts a step, 8 rollouts each
+BLOCK = 4  # steps in a row that are watched, or not
+WARM = 8  # steps before the first round
+PATIENCE = 120.0  # seconds for one round [s]
 COLUMNS = [
     "size",
-    "pairs",
+    "rounds",
     "ms/step, TRL alone",
     "ms/step more",
-    "ms/step inside",
-    "ms/step waiting",
-    "inside",
     "overhead",
     "90 % interval",
+    "trimmed",
+    "ms/step inside",
+    "inside",
+    "ms/step waiting",
     "s at the end",
     "outcome",
 ]
@@ -37,39 +46,39 @@ COLUMNS = [
 HEAP = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 
 
-def watch(*, device: str, tiny: bool, out: Path, pairs: int | None, steps: int | None, seconds: float) -> bool:
-    """Pairs of runs at each size until there are enough or ``seconds`` are over; true if any was measured."""
-    sizes = {"tiny": (16, 2)} if tiny else SIZES
-    pairs, steps = pairs or (3 if tiny else 20), steps or (8 if tiny else 24)
-    results = Results(out, "watching", device, tiny=tiny, steps=steps, detail={})
-    results.body["detail"] = results.before.get("detail", {})
-    deadline = time.monotonic() + seconds
+def watch(*, device: str, tiny: bool, out: Path, rounds: int | None, sizes: list[str] | None, seconds: float) -> bool:
+    """Rounds at each size until there are enough or ``seconds`` are over, which the sizes share; true if all were measured."""
+    chosen = {"tiny": ((16, 2), 4)} if tiny else {s: SIZES[s] for s in sizes or SIZES}
+    rounds = rounds or (3 if tiny else 1000)
+    results = Results(out, "watching", device, tiny=tiny, block=BLOCK, warm_up_steps=WARM, detail={})
     rows: list[dict[str, Any]] = []
-    for size, shape in sizes.items():
+    for size, (shape, prompts) in chosen.items():
+        deadline = time.monotonic() + seconds / len(chosen)
         done: list[dict[str, Any]] = results.body["detail"].setdefault(size, [])
+        ended: dict[str, Any] = {}
         outcome = "measured"
         with tempfile.TemporaryDirectory() as tmp:
-            order = {"shape": shape, "steps": steps, "first": len(done), "pairs": pairs, "tiny": tiny}
+            order = {
+                "shape": shape,
+                "prompts": prompts,
+                "rounds": rounds,
+                "tiny": tiny,
+                "seconds": seconds / len(chosen),
+            }
             command = [sys.executable, str(Path(__file__).with_name("gpu.py")), "watching-worker", "--device", device,
                        "--folder", tmp, "--cells", json.dumps(order)]  # fmt: skip
-            left = max(1.0, deadline - time.monotonic())
-            for answer in stream(
-                command, environment(device, WANDB_SILENT="true", **HEAP), patience=min(PATIENCE, left)
-            ):
+            for answer in stream(command, environment(device, WANDB_SILENT="true", **HEAP), patience=PATIENCE):
                 if answer is None or "stderr" in answer:
-                    outcome = "stopped in a pair" if answer is None else f"failed: {last_line(answer['stderr'])}"
+                    outcome = "fell silent" if answer is None else f"failed: {last_line(answer['stderr'])}"
+                    break
+                if "s at the end" in answer:
+                    ended = answer
                     break
                 done.append(answer)
                 results.write()
-                print(f"pair {len(done)}: {json.dumps(summary([answer]))}", flush=True)
-                if time.monotonic() > deadline:
-                    outcome = f"{seconds:g} s were over"
+                if time.monotonic() > deadline + PATIENCE:
                     break
-        row = {
-            "size": size,
-            **summary(done),
-            "outcome": outcome if not done or outcome.startswith("failed") else "measured",
-        }
+        row = {"size": size, **summary(done), **ended, "outcome": outcome}
         results.add(row)
         rows.append(row)
     print(
@@ -78,49 +87,124 @@ def watch(*, device: str, tiny: bool, out: Path, pairs: int | None, steps: int |
     return all(row["outcome"] == "measured" for row in rows)
 
 
+class Switch:
+    """Takes watching off a trainer and puts it on again: the meter's callback and its wrappers around TRL's methods."""
+
+    def __init__(self, trainer: Any) -> None:
+        from sweeps.meter import Meter
+
+        self.trainer, self.callbacks = trainer, trainer.callback_handler.callbacks
+        self.meter = next(c for c in self.callbacks if isinstance(c, Meter))
+        self.wrappers = {
+            name: value
+            for name, value in vars(trainer).items()
+            if isinstance(value, functools.partial) and getattr(value.func, "__self__", None) is self.meter.counter
+        }
+        self.on = True
+
+    def turn(self, on: bool) -> None:
+        """Watched from here on, or not."""
+        if on == self.on:
+            return
+        self.on = on
+        if not on:
+            self.callbacks.remove(self.meter)
+            for name in self.wrappers:
+                delattr(self.trainer, name)
+            return
+        self.callbacks.append(self.meter)
+        for name, wrapper in self.wrappers.items():
+            setattr(self.trainer, name, wrapper)
+
+
 def worker(*, device: str, folder: Path, order: dict[str, Any]) -> None:
-    """Pair after pair in this process, each printed."""
-    import gc
-
+    """Round after round of one run in this process, each printed."""
     import torch
-    from metering import pair
+    import transformers
+    from metering import Stopwatch, build
 
-    # 512 rollouts a step, some 20 tokens each; the base only has to exist
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    # some 20 tokens a rollout; the base only has to exist
     overrides = [
         *scratch(*order["shape"]), "task=chain" if order["tiny"] else "task=chain_acquisition", "grpo.group_size=8", "grpo.dtype=auto",
-        f"grpo.prompts_per_step={4 if order['tiny'] else 64}", "pretrain.steps=20", "pretrain.batch=64", "pretrain.learning_rate=1e-3",
-        "grpo.learning_rate=1e-5", "grpo.training_prompts=8192", f"budget.steps={order['steps'] + 1}",
+        f"grpo.prompts_per_step={order['prompts']}", "pretrain.steps=20", "pretrain.batch=64", "pretrain.learning_rate=1e-3",
+        "grpo.learning_rate=1e-5", "grpo.training_prompts=8192", f"budget.steps={WARM + 4 * BLOCK * order['rounds'] + 1}",
         f"runs_dir={folder}", f"bases_dir={folder}/bases",
     ]  # fmt: skip
-    config = compose(overrides)
-    for i in range(order["first"], order["pairs"]):
-        result = pair(config, folder / f"pair{i}", device=device, swap=bool(i % 2), full_length=True)
-        print(MARK + json.dumps(result), flush=True)
-        gc.collect()
+    trainer, tracker = build(compose(overrides), folder / "run", watched=True, full_length=True)
+    stopwatch = Stopwatch()
+    switch = Switch(trainer)  # before the stopwatch, which hides the wrappers in its own
+    stopwatch.watch(trainer)
+    switch.wrappers = {name: vars(trainer)[name] for name in switch.wrappers}
+    time.sleep(1.0)  # the tracker's start-up is not a step's
+
+    def clock() -> float:
         if device == "cuda":
-            torch.cuda.empty_cache()
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    clocked = rounds_callback(switch, stopwatch, clock, deadline=time.monotonic() + order["seconds"])
+    trainer.callback_handler.callbacks.insert(0, clocked)
+    trainer.train()
+    began = clock()
+    tracker.finish()
+    print(MARK + json.dumps({"s at the end": clock() - began}), flush=True)
 
 
-def summary(pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Overhead of a step over pairs, mean and 90 % interval (t over pairs); the trimmed mean over a pair's steps."""
+def rounds_callback(switch: Switch, stopwatch: Any, clock: Callable[[], float], *, deadline: float) -> Any:
+    """The callback that clocks each step from its beginning to the next one's, switches, and prints each round."""
+    import transformers
+
+    class Rounds(transformers.TrainerCallback):
+        """First of the callbacks: what the others do at the end of a step, the log included, lies inside the step."""
+
+        def __init__(self) -> None:
+            self.step, self.began = 0, 0.0
+            self.took: dict[str, list[float]] = {"watched": [], "plain": []}
+            self.inside: dict[str, float] = {}
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            now = clock()
+            if self.step > WARM:
+                self.took["watched" if switch.on else "plain"].append(now - self.began)
+            if self.step >= WARM:
+                inside = (self.step - WARM) % (4 * BLOCK)
+                if inside == 0 and self.took["plain"]:
+                    self.report(control)
+                if inside == 0:
+                    self.inside = dict(stopwatch.seconds)
+                switch.turn(on=inside // BLOCK in (0, 3))
+            self.step += 1
+            self.began = clock()
+
+        def report(self, control: Any) -> None:
+            spent = {part: (s - self.inside[part]) / (2 * BLOCK) for part, s in stopwatch.seconds.items()}
+            print(MARK + json.dumps({**self.took, "inside": spent}), flush=True)
+            self.took = {"watched": [], "plain": []}
+            if time.monotonic() > deadline:
+                control.should_training_stop = True
+
+    return Rounds()
+
+
+def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Overhead of a step over rounds: mean and 90 % interval (t over rounds), and the mean without the outer fifths."""
     import numpy as np
     from scipy import stats
 
-    if not pairs:
-        return {"pairs": 0}
-    # the first step warms up
-    plain = np.array([stats.trim_mean(pair["plain"][1:], 0.2) for pair in pairs])
-    extra = np.array([stats.trim_mean(np.subtract(pair["watched"], pair["plain"])[1:], 0.2) for pair in pairs])
-    share, ours = extra / plain, np.array([pair["inside"]["ours"] for pair in pairs])
+    if not rounds:
+        return {"rounds": 0}
+    plain = np.array([np.mean(r["plain"]) for r in rounds])
+    extra = np.array([np.mean(r["watched"]) - np.mean(r["plain"]) for r in rounds])
+    share, ours = extra / plain.mean(), np.array([r["inside"]["ours"] for r in rounds])
     out = {
-        "pairs": len(pairs), "ms/step, TRL alone": float(plain.mean()) * 1e3, "ms/step more": float(extra.mean()) * 1e3,
-        "overhead": f"{share.mean():+.2%}", "each pair": [float(s) for s in share],
-        "ms/step inside": float(ours.mean()) * 1e3, "inside": f"{(ours / plain).mean():.2%}",
-        "ms/step waiting": float(np.mean([pair["inside"]["waiting"] for pair in pairs])) * 1e3,
-        "inside, each pair": [float(s) for s in ours / plain],
-        "s at the end": float(np.mean([pair["aside"] for pair in pairs])),
+        "rounds": len(rounds), "ms/step, TRL alone": float(plain.mean()) * 1e3, "ms/step more": float(extra.mean()) * 1e3,
+        "overhead": f"{share.mean():+.2%}", "trimmed": f"{stats.trim_mean(share, 0.2):+.2%}",
+        "ms/step inside": float(ours.mean()) * 1e3, "inside": f"{ours.mean() / plain.mean():.2%}",
+        "ms/step waiting": float(np.mean([r["inside"]["waiting"] for r in rounds])) * 1e3,
     }  # fmt: skip
-    if len(pairs) > 1:
-        half = float(stats.t.ppf(0.95, len(pairs) - 1) * stats.sem(share))
+    if len(rounds) > 1:
+        half = float(stats.t.ppf(0.95, len(rounds) - 1) * stats.sem(share))
         out["90 % interval"] = f"{share.mean() - half:+.2%} to {share.mean() + half:+.2%}"
     return out

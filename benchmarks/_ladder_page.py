@@ -291,7 +291,7 @@ def draw(table: RunTable, path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "ladder"  # the same curves give the same file
     runs = table.runs.assign(budget=table.runs["name"].str.extract(r"-d(\d+)-")[0].astype(int))
     sizes, budgets = sorted(runs["params"].unique()), sorted(runs["budget"].unique())
-    colours = dict(zip(budgets, ("#0072B2", "#E69F00", "#009E73", "#CC79A7")))
+    colours = dict(zip(budgets, ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")))
     figure, axes = plt.subplots(1, len(sizes), figsize=(2.3 * len(sizes) + 0.6, 2.6), sharey=True, squeeze=False)
     sampled = table.evals[(table.evals["decoding"] == "sampled") & (table.evals["total_flops"] > 0)]
     for axis, size in zip(axes[0], sizes):

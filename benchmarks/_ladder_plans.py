@@ -28,6 +28,11 @@ class Job:
     eval_every: int = 15
     rate_factor: float = 1.0
     eval_early: tuple[int, ...] = ()
+    dtype: str | None = "float32"  # None: the model's own
+    base_between: tuple[float, float] = (
+        0.0,
+        1.0,
+    )  # arms start from bases that sample within; others get their line alone
 
     @property
     def key(self) -> str:
@@ -101,6 +106,32 @@ def beyond_plan() -> Iterator[Job]:
         )  # fmt: skip
 
 
+LARGE = ("scratch_128x3", "scratch_256x3", "scratch_448x3")
+
+
+def large_plan() -> Iterator[Job]:
+    """0.8, 3 and 10 million parameters on longer chains of a larger modulus (`chain_long`), with controls and learning rates.
+
+    Which budget leaves a base in the middle is not known before, and GRPO has nothing to reinforce in a base that solves nothing:
+    more budgets are pretrained than are gone on from.
+    """
+    common: dict[str, Any] = {
+        "batch": 512, "group_size": 16, "eval_every": 30, "dtype": None, "base_between": (0.2, 0.85),
+    }  # fmt: skip
+    budgets = (225, 340, 510, 770, 1150)
+    for seed in range(3):
+        for steps in budgets:
+            for model in LARGE:
+                yield Job("grid", "chain_long", model, steps, seed, 300, ("grpo", "continued", "rejection"), **common)
+        if seed == 0:
+            for factor in (0.5, 2.0):
+                for steps in budgets:
+                    for model in LARGE[1:]:
+                        yield Job(
+                            "rates", "chain_long", model, steps, seed, 300, ("grpo",), rate_factor=factor, **common
+                        )
+
+
 RECIPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "gspo", "sapo", "scalerl")
 
 
@@ -120,4 +151,11 @@ def trial_plan() -> Iterator[Job]:
     yield Job("rates", "chain", "scratch_16", 30, 0, 20, ("grpo",), rate_factor=2.0, **small)
 
 
-PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "beyond": beyond_plan, "recipes": recipes_plan, "trial": trial_plan}
+PLANS = {
+    "cpu": cpu_plan,
+    "gpu": gpu_plan,
+    "beyond": beyond_plan,
+    "large": large_plan,
+    "recipes": recipes_plan,
+    "trial": trial_plan,
+}

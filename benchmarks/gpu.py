@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from _gpu_speed import VARIANTS
+from _gpu_watching import SIZES as WATCHED
 
 
 def main() -> int:
@@ -37,11 +38,11 @@ def main() -> int:
     checks = ("flops", "memory", "phases", "resume")
     correctness.add_argument("--seconds", type=float, default=500.0, help="begin no further check after so long [s]")
     correctness.add_argument("--only", nargs="+", choices=checks, default=checks, help="these checks only")
-    watching = command("watching", "TRL alone against TRL with meter, records and W&B offline, step by step in turns")
+    watching = command("watching", "TRL alone against TRL with meter, records and W&B offline, in turns within one run")
     watching.add_argument("--out", type=Path, required=True)
-    watching.add_argument("--pairs", type=int)
-    watching.add_argument("--steps", type=int)
-    watching.add_argument("--seconds", type=float, default=200.0, help="start no further pair after so long [s]")
+    watching.add_argument("--rounds", type=int, help="at each size, of four blocks of four steps: on, off, off, on")
+    watching.add_argument("--sizes", nargs="+", choices=tuple(WATCHED), help="these sizes only")
+    watching.add_argument("--seconds", type=float, default=400.0, help="for all sizes together [s]")
     speed = command("speed", "seconds and utilisation of each phase, by size, batch and way to generate")
     speed.add_argument("--out", type=Path, required=True)
     speed.add_argument("--seconds", type=float, default=180.0, help="start no further cell after so long [s]")
@@ -92,8 +93,8 @@ def main() -> int:
     if args.command == "watching":
         from _gpu_watching import watch
 
-        sizes = {"pairs": args.pairs, "steps": args.steps, "seconds": args.seconds}
-        return 0 if watch(device=args.device, tiny=args.tiny, out=args.out, **sizes) else 1
+        limits = {"rounds": args.rounds, "sizes": args.sizes, "seconds": args.seconds}
+        return 0 if watch(device=args.device, tiny=args.tiny, out=args.out, **limits) else 1
     if args.command == "watching-worker":
         from _gpu_watching import worker as watching_worker
 

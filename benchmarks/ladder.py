@@ -47,9 +47,10 @@ def overrides(job: Job, work: Path) -> list[str]:
         f"model={job.model}", f"task={job.task}", f"grpo={job.recipe}", f"sweep={job.piece}", f"runs_dir={work / 'runs'}", f"bases_dir={work / 'bases'}",
         f"name={job.key}", f"seed={job.seed}", f"pretrain.seed={job.seed}", f"pretrain.steps={job.pretrain_steps}",
         f"pretrain.batch={job.batch}", f"budget.steps={job.rl_steps}", f"grpo.training_prompts={job.rl_steps * job.prompts}",
-        f"grpo.prompts_per_step={job.prompts}", f"grpo.group_size={job.group_size}", "grpo.dtype=float32", "eval.max_share=0.5",
+        f"grpo.prompts_per_step={job.prompts}", f"grpo.group_size={job.group_size}", "eval.max_share=0.5",
         f"eval.every={job.eval_every}", "+eval.benchmarks.held_out={k: 2, greedy: false}", "eval.batch=4096",
         f"checkpoint.every={min(job.rl_steps, 200)}", "tracking.mode=disabled", "cluster.shared=true",
+        *([] if job.dtype is None else [f"grpo.dtype={job.dtype}"]),
         *([] if job.slip_rate is None else [f"task.slip_rate={job.slip_rate}"]),
         *([f"eval.early={list(job.eval_early)}"] if job.eval_early else []),
     ]  # fmt: skip
@@ -104,6 +105,7 @@ def _do(job: Job, work: Path, until: int) -> None:
 
     from scaling.errors import ConfigError
     from scaling.runs import load_runs
+    from sweeps.devices import set_products
     from sweeps.pretrain import pretrain
     from sweeps.sft import SftConfig, run_sft
     from sweeps.tasks import build
@@ -115,6 +117,7 @@ def _do(job: Job, work: Path, until: int) -> None:
     torch.set_num_threads(1)
     done = {row["arm"]: row for row in _lines(work / "arms.jsonl") if row["key"] == job.key}
     config = configured(job, work)
+    set_products(config.grpo.dtype)  # of pretraining and the supervised arms, too
     task = build(config.task)
     base = pretrain(config.model, task, config.pretrain, config.bases_dir, progress=False)
     common = {
@@ -122,7 +125,8 @@ def _do(job: Job, work: Path, until: int) -> None:
         "pretraining_flops": base.flops, "pretraining_loss": base.held_out_loss, "validation_loss": base.validation_loss,
         "guess_rate": task.guess_rate, "answer_space": task.answer_space, "accelerator": base.accelerator,
     }  # fmt: skip
-    common.pop("arms")
+    for name in ("arms", "dtype", "base_between"):
+        common.pop(name)
 
     def line(arm: str, **facts: Any) -> None:
         row = {**common, "arm": arm, **facts}
@@ -132,6 +136,8 @@ def _do(job: Job, work: Path, until: int) -> None:
 
     if "base" not in done:
         line("base", flops=0.0, **measure(base.path, config, task))
+    if outside(job, done["base"]):
+        return
     if until and until < job.rl_steps:
         train(configured(job, work, f"budget.steps={until}"))
         return
@@ -167,20 +173,32 @@ def _do(job: Job, work: Path, until: int) -> None:
         line(arm, **(max(tried, key=lambda row: row["sampled"]) if tried else {"refused": refused}))
 
 
+def outside(job: Job, base: dict[str, Any] | None) -> bool:
+    """Whether a job ends with its base, which samples outside the range that its arms start from."""
+    low, high = job.base_between
+    return base is not None and not low <= base["sampled"] <= high
+
+
+def left_to_do(job: Job, have: dict[tuple[str, str], dict[str, Any]]) -> int:
+    """Arms that have no line yet and are to get one; ``have``: the lines by key and arm."""
+    if outside(job, have.get((job.key, "base"))):
+        return 0
+    return sum((job.key, arm) not in have for arm in job.arms)
+
+
 def run(args: argparse.Namespace) -> None:
     """Jobs that are not done, ``--workers`` at a time; none is begun after ``--seconds``."""
     from tqdm import tqdm
 
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")  # by default every run starts one for each core
     if args.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
     work = Path(args.work[0]).absolute()
     work.mkdir(parents=True, exist_ok=True)
-    have = {(row["key"], row["arm"]) for row in _lines(work / "arms.jsonl")}
+    have = {(row["key"], row["arm"]): row for row in _lines(work / "arms.jsonl")}
     every = list(PLANS[args.plan]())[args.start :: args.stride]
-    jobs = [
-        j for j in every if re.search(args.only, f"{j.piece}:{j.key}") and not all((j.key, a) in have for a in j.arms)
-    ]
+    jobs = [j for j in every if re.search(args.only, f"{j.piece}:{j.key}") and left_to_do(j, have)]
     began = time.monotonic()
     deadline, waiting = began + args.seconds, iter(jobs)
     left = len(jobs)
@@ -204,18 +222,25 @@ def run(args: argparse.Namespace) -> None:
 
 def status(args: argparse.Namespace) -> None:
     """How many arms of each piece have their line."""
-    have = {(row["key"], row["arm"]) for work in args.work for row in _lines(Path(work) / "arms.jsonl")}
+    have = {(row["key"], row["arm"]): row for work in args.work for row in _lines(Path(work) / "arms.jsonl")}
     pieces: dict[str, list[int]] = {}
     for job in PLANS[args.plan]():
-        counts = pieces.setdefault(job.piece, [0, 0])
-        counts[0] += sum((job.key, a) in have for a in job.arms)
+        counts = pieces.setdefault(job.piece, [0, 0, 0])
+        if outside(job, have.get((job.key, "base"))):
+            counts[2] += 1
+            continue
+        counts[0] += len(job.arms) - left_to_do(job, have)
         counts[1] += len(job.arms)
-    for piece, (some, of) in pieces.items():
-        print(f"{piece}: {some} of {of} arms")
+    for piece, (some, of, not_from) in pieces.items():
+        print(f"{piece}: {some} of {of} arms" + (f"; {not_from} bases that no arm starts from" if not_from else ""))
 
 
 def collect(args: argparse.Namespace) -> None:
-    """Records of all finished runs and lines of all arms, as small files; of several WORK the earlier one counts."""
+    """Records of all finished runs and lines of all arms, as small files.
+
+    Of several WORK, a job is taken whole from the one that has most of its arms, the earlier where they are level: its base trained
+    again is another base. A WORK may be a folder that `collect` wrote before: new runs are added to its own.
+    """
     import pandas as pd
 
     from scaling import RunTable
@@ -223,17 +248,26 @@ def collect(args: argparse.Namespace) -> None:
 
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    keys, rows, finished, parts = {job.key for job in PLANS[args.plan]()}, {}, {}, []
-    unfinished: list[str] = []
-    for work in map(Path, args.work):
-        fresh = {(r["key"], r["arm"]): r for r in _lines(work / "arms.jsonl") if r["key"] in keys}
-        fresh = {k: r for k, r in fresh.items() if k not in rows}
-        rows |= fresh
+    keys, finished, recipes, parts = {job.key for job in PLANS[args.plan]()}, {}, {}, []
+    rows, unfinished = [], []
+    works = list(map(Path, args.work))
+    for work, lines in zip(works, _by_work(works, keys), strict=True):
+        rows += lines
         mine = {
             r["run_id"]: "random" if r["arm"] == "random_reward" else "correct"
-            for r in fresh.values()
-            if r.get("run_id")
+            for r in lines
+            if _given(r.get("run_id"))
         }
+        if (work / "runs.parquet").is_file():  # an earlier collection
+            part = RunTable(**{n: pd.read_parquet(work / f"{n}.parquet") for n in ("runs", "steps", "evals")})
+            far = part.runs.loc[part.runs["sweep"] == "beyond", "run_id"]
+            mine = {
+                run: reward for run, reward in {**dict.fromkeys(far, "correct"), **mine}.items() if run not in finished
+            }
+            recipes |= part.runs.set_index("run_id")["recipe_hash"].to_dict()
+            finished |= mine
+            parts.append(part.select(mine))
+            continue
         if not (work / "runs").is_dir():
             continue
         loaded = load_runs(work / "runs")
@@ -247,9 +281,9 @@ def collect(args: argparse.Namespace) -> None:
     table = RunTable(
         **{name: pd.concat([getattr(t, name) for t in parts], ignore_index=True) for name in ("runs", "steps", "evals")}
     )
-    recipes = {row["path"]: _recipe(Path(row["path"])) for row in table.runs.to_dict("records")}
+    recipes |= {r["run_id"]: _recipe(Path(r["path"])) for r in table.runs.to_dict("records") if r["path"]}
     runs = table.runs.assign(
-        reward=table.runs["run_id"].map(finished), recipe_hash=table.runs["path"].map(recipes), path=""
+        reward=table.runs["run_id"].map(finished), recipe_hash=table.runs["run_id"].map(recipes), path=""
     )
     runs = runs.sort_values(["sweep", "params", "pretraining_tokens", "seed", "reward"])
     steps = table.steps.drop(columns=[c for c in table.steps if table.steps[c].isna().all()])
@@ -257,7 +291,7 @@ def collect(args: argparse.Namespace) -> None:
     tables = {"runs": runs, "steps": steps.astype(dict.fromkeys(metrics, "float32")), "evals": table.evals}
     for name, frame in tables.items():
         frame.to_parquet(out / f"{name}.parquet", compression="zstd", compression_level=19, index=False)
-    arms = pd.DataFrame(list(rows.values()))
+    arms = pd.DataFrame(rows)
     arms.sort_values(["piece", "key", "arm"]).to_csv(out / "arms.csv", index=False, float_format="%.6g")
     print(
         f"{len(table.runs)} runs, {len(arms)} arms -> {out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB"
@@ -265,6 +299,29 @@ def collect(args: argparse.Namespace) -> None:
     print(
         f"left out, as they did not end: {len(unfinished)} runs" + "".join(f"\n  {run}" for run in sorted(unfinished))
     )
+
+
+def _by_work(works: list[Path], keys: set[str]) -> list[list[dict[str, Any]]]:
+    """Lines of each WORK that count."""
+    import pandas as pd
+
+    found: list[dict[str, dict[str, dict[str, Any]]]] = []
+    for work in works:
+        packed = work / "arms.csv"
+        lines = pd.read_csv(packed).to_dict("records") if packed.is_file() else _lines(work / "arms.jsonl")
+        jobs: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in lines:
+            if row["key"] in keys:
+                jobs.setdefault(row["key"], {})[row["arm"]] = row
+        found.append(jobs)
+    chosen = {key: max(range(len(works)), key=lambda i: len(found[i].get(key, {}))) for key in keys}
+    return [
+        [row for key, job in jobs.items() if chosen[key] == i for row in job.values()] for i, jobs in enumerate(found)
+    ]
+
+
+def _given(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _recipe(path: Path) -> str:
@@ -294,6 +351,7 @@ def write_page(args: argparse.Namespace) -> None:
         "cpu": "A ladder of small models, with controls",
         "gpu": "A ladder on a GPU: longer chains",
         "beyond": "Ten times the compute, forecast before it was run",
+        "large": "A harder ladder on a GPU, to ten million parameters",
         "recipes": "Does each recipe learn?",
         "trial": "A trial of the ladder",
     }

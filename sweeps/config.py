@@ -68,13 +68,15 @@ class GrpoConfig(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto``: bfloat16 autocast on an accelerator that has it, float32 on CPU."""
+    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """``auto``: bfloat16 autocast on an accelerator that has it, float32 on CPU. ``tf32``: float32, with matrix products in TF32
+    on an accelerator."""
     gradient_checkpointing: bool = False
     fp32_head: bool = False
     """Language-model head in float32 (ScaleRL)."""
-    generation: Literal["plain", "continuous_batching", "compiled"] = "plain"
-    """``compiled``: a static cache and, on an accelerator, ``torch.compile`` of the decoding step; float32 only."""
+    generation: Literal["auto", "plain", "continuous_batching", "compiled"] = "auto"
+    """``compiled``: a static cache and, on an accelerator, ``torch.compile`` of the decoding step; float32 and tf32 only.
+    ``auto``: compiled where that was measured to be quicker (`sweeps.devices.compiled_generation`), else plain."""
     vllm: Literal["off", "colocate", "server"] = "off"
     recipe: RecipeSwitches = Field(default_factory=lambda: RecipeSwitches.model_validate({}))
     """Pieces of published recipes that TRL lacks, each a switch."""
@@ -95,7 +97,7 @@ class GrpoConfig(Strict):
                 f"training_prompts must be at least prompts_per_step x steps_per_generation = "
                 f"{self.prompts_per_step * self.steps_per_generation}, got {self.training_prompts}"
             )
-        if self.generation != "plain" and self.vllm != "off":
+        if self.generation not in ("auto", "plain") and self.vllm != "off":
             raise ValueError(
                 f"generation={self.generation} is transformers' own and has no effect under vLLM, got vllm={self.vllm}: "
                 "set grpo.generation=plain, or grpo.vllm=off"
@@ -108,6 +110,11 @@ class GrpoConfig(Strict):
                 f"some of the rollouts only, got {self.recipe.interrupt_after}: set grpo.generation=plain"
             )
         return self
+
+    @property
+    def half(self) -> bool:
+        """Whether an accelerator computes under bfloat16 autocast (``auto``: where it has it)."""
+        return self.dtype in ("auto", "bfloat16")
 
     @property
     def rollouts_per_step(self) -> int:
@@ -273,6 +280,8 @@ class RunConfig(Strict):
         grpo = self._grpo_identity()
         if grpo["learning_rate"] == self.model.hyperparameters.learning_rate:
             grpo["learning_rate"] = "of the model"
+        if grpo["dtype"] == "tf32":  # the larger sizes of a float32 ladder
+            grpo["dtype"] = "float32"
         return _digest({"task": self.task.model_dump(), "grpo": grpo})
 
     @property
@@ -299,6 +308,8 @@ class RunConfig(Strict):
     def _grpo_identity(self) -> dict[str, Any]:
         # how a step is cut to fit into memory does not change its gradient (nor, but for rounding, the weights)
         out = self.grpo.model_dump(exclude={"micro_batch", "gradient_checkpointing"})
+        if out["generation"] == "auto":  # depends on the device, and is plain but for rounding
+            out["generation"] = "plain"
         if self.grpo.lr_schedule in ("linear", "cosine"):  # the schedule's length shapes the weights
             out["schedule_steps"] = self.budget.steps
         return out

@@ -255,7 +255,7 @@ def estimate(
         completion_length: the longest completion [token].
         capacity: memory of one device, where known [byte].
     """
-    grpo, half = config.grpo, config.grpo.dtype != "float32" and machine.name != "cpu"
+    grpo, half = config.grpo, config.grpo.half and machine.name != "cpu"
     need = run_memory(
         config,
         shape,

@@ -15,7 +15,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from scaling.errors import ConfigError
 from sweeps.config import GrpoConfig, RunConfig
-from sweeps.devices import bf16_autocast, one_gpu
+from sweeps.devices import bf16_autocast, compiled_generation, one_gpu, set_products
 from sweeps.recipes import trainer_class
 from sweeps.tasks.preflight import prompt_length
 
@@ -89,7 +89,7 @@ def trl_arguments(
         ConfigError: the rollouts of a step cannot be divided over processes and micro-batches, or generation cannot be
             compiled in this device's precision.
     """
-    grpo, cuda = config.grpo, torch.cuda.is_available()
+    grpo, cuda, compiled = config.grpo, torch.cuda.is_available(), compiled_generation(config)
     micro = grpo.micro_batch or grpo.rollouts_per_step // world_size
     if grpo.rollouts_per_step % (micro * world_size):
         raise ConfigError(
@@ -136,7 +136,7 @@ def trl_arguments(
         bf16=bf16_autocast(dtype=grpo.dtype, generation=grpo.generation),
         gradient_checkpointing=grpo.gradient_checkpointing,
         use_transformers_continuous_batching=grpo.generation == "continuous_batching",
-        cache_implementation="static" if grpo.generation == "compiled" else None,
+        cache_implementation="static" if compiled else None,
         use_vllm=grpo.vllm != "off",
         **vllm,
         logging_steps=1,
@@ -179,6 +179,7 @@ def build_trainer(
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
+    set_products(config.grpo.dtype)
     if base is not None:
         model.config._name_or_path = base  # TRL reloads the reference model from here
     trainer = trainer_class(RunTrainer, config.grpo.recipe)(
@@ -194,7 +195,7 @@ def build_trainer(
         callbacks=list(callbacks),
     )
     trainer.sampler_seed = config.seed
-    if config.grpo.generation == "compiled":
+    if compiled_generation(config):
         # TRL forbids compilation; transformers compiles where the cache is static and the device an accelerator
         settings = trainer.generation_config
         settings.disable_compile = False

@@ -71,7 +71,7 @@ def _estimate(config: RunConfig, task: Any, processes: int) -> str:
 
     try:
         need = run_memory(
-            config, shape_of(config.model, task), devices=processes, half=torch.cuda.is_available() and config.grpo.dtype != "float32",
+            config, shape_of(config.model, task), devices=processes, half=torch.cuda.is_available() and config.grpo.half,
             prompt_length=getattr(task, "prompt_width", 512),
             completion_length=config.grpo.max_completion_length or task.max_completion_length,
         )  # fmt: skip

@@ -38,8 +38,8 @@ class Hyperparameters(Strict):
 
     learning_rate: float = Field(gt=0, description="of reinforcement learning")
     pretraining_learning_rate: float | None = Field(None, gt=0, description="peak rate of pretraining (scratch models)")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of reinforcement learning; small models are faster in float32 on a GPU, too"
+    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = Field(
+        "auto", description="of reinforcement learning; small models are faster in float32 or tf32 on a GPU, too"
     )
     tuned: bool = Field(False, description="whether these were tuned for this size; fits across sizes say so where not")
 

@@ -107,7 +107,7 @@ def test_a_schedule_that_decays_needs_its_length():
 
 SAME_RUN = [
     "budget.steps=7", "budget.flops=1e9", "tracking=disabled", "eval.every=3", "cluster.workers=1", "sweep=other",
-    "name=x", "checkpoint.every=5", "runs_dir=elsewhere", "grpo.micro_batch=32", "grpo.gradient_checkpointing=true",
+    "name=x", "checkpoint.every=5", "runs_dir=elsewhere", "grpo.micro_batch=32", "grpo.gradient_checkpointing=true", "grpo.generation=plain",
 ]  # fmt: skip
 OTHER_RUN = [
     "seed=1",
@@ -116,6 +116,7 @@ OTHER_RUN = [
     "model=scratch_16",
     "task.modulus=17",
     "grpo.generation=compiled",
+    "grpo.dtype=tf32",
     "pretrain.seed=3",
 ]
 
@@ -134,6 +135,9 @@ def test_recipe_and_base_hashes():
     base = resolved()
     assert resolved("seed=1").recipe_hash == base.recipe_hash
     assert resolved("model=scratch_16").recipe_hash == base.recipe_hash  # each size at its own rate
+    assert (
+        resolved("grpo.dtype=tf32").recipe_hash == resolved("grpo.dtype=float32").recipe_hash
+    )  # the larger sizes of a ladder
     assert resolved("grpo.learning_rate=9e-5").recipe_hash != base.recipe_hash
     assert resolved("grpo=dr_grpo").recipe_hash != base.recipe_hash
     assert resolved("seed=1").base_hash == base.base_hash

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -49,6 +50,41 @@ def test_jobs_of_a_plan_have_names_of_their_own_and_the_gpu_plan_crosses_sizes_a
             )
     far = {(job.pretrain_steps, job.seed): job for job in jobs if job.piece == "beyond"}
     assert set(far) == set(BEYOND) and all(job.rl_steps == 2000 for job in far.values())
+
+
+def test_arms_start_from_bases_within_the_range_of_the_plan(benchmarks) -> None:
+    from _ladder_plans import PLANS
+    from ladder import left_to_do
+
+    job = next(PLANS["large"]())
+    assert job.base_between == (0.2, 0.85) and left_to_do(job, {}) == len(job.arms) == 3
+    for sampled, left in ((0.1, 0), (0.5, 3), (0.9, 0)):
+        assert left_to_do(job, {(job.key, "base"): {"sampled": sampled}}) == left
+    assert left_to_do(job, {(job.key, "base"): {"sampled": 0.5}, (job.key, "grpo"): {}}) == 2
+
+
+def test_runs_can_be_added_to_a_collected_study(benchmarks, tmp_path: Path, capsys) -> None:
+    from types import SimpleNamespace
+
+    from ladder import collect
+
+    earlier = ROOT / "docs" / "results" / "gpu_ladder"
+    arms = pd.read_csv(earlier / "arms.csv")
+    key = "chain_acquisition-scratch_128x3-d300-s2"  # of which there is a base
+    assert list(arms.loc[arms["key"] == key, "arm"]) == ["base"]
+    (tmp_path / "new").mkdir()
+    lines = [{"key": key, "arm": arm, "piece": "grid", "sampled": 0.123} for arm in ("base", "grpo")]
+    lines.append({"key": "chain_acquisition-scratch_96x3-d300-s0", "arm": "base", "piece": "grid", "sampled": 0.123})
+    (tmp_path / "new" / "arms.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    collect(SimpleNamespace(plan="gpu", work=[earlier, tmp_path / "new"], out=tmp_path / "out"))
+    after = pd.read_csv(tmp_path / "out" / "arms.csv")
+    assert len(after) == len(arms) + 1 and set(after["key"]) == set(arms["key"])
+    assert list(after.loc[after["key"] == key, "sampled"]) == [0.123, 0.123]  # whole from the one that has more of it
+    assert 0.123 not in set(after.loc[after["key"] != key, "sampled"])
+    for name in ("runs", "steps", "evals"):
+        before, now = (pd.read_parquet(folder / f"{name}.parquet") for folder in (earlier, tmp_path / "out"))
+        pd.testing.assert_frame_equal(before.reset_index(drop=True), now.reset_index(drop=True), check_like=True)
+    assert "left out, as they did not end: 0 runs" in capsys.readouterr().out
 
 
 def test_a_forecast_is_scored_on_the_longer_run_of_the_same_settings(benchmarks, tmp_path: Path) -> None:

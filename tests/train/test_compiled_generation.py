@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -133,3 +135,48 @@ def test_auto_is_refused_where_it_means_bfloat16_before_anything_is_paid(small, 
             work(config)
     assert not list(config.run_dir.glob("segments*")) and not (config.run_dir / "run.json").exists()
     assert not any(config.base_hash in str(path) for path in type(config.run_dir)(config.bases_dir).glob("*"))
+
+
+def test_generation_is_compiled_by_itself_where_it_can_be_and_was_measured(small, monkeypatch, tmp_path):
+    from sweeps import devices
+    from sweeps.devices import compiled_generation
+
+    assert not compiled_generation(small("grpo.dtype=float32"))  # no accelerator
+    trainer, _, _ = build(small("grpo.dtype=float32"), tmp_path)
+    assert trainer.generation_config.cache_implementation is None
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "_can_compile", lambda: True)
+    assert compiled_generation(small("grpo.dtype=float32")) and compiled_generation(small("grpo.dtype=tf32"))
+    for plain in (
+        ["grpo.generation=plain", "grpo.dtype=float32"], ["grpo.dtype=auto"], ["grpo.dtype=bfloat16"],
+        ["grpo.dtype=float32", "grpo.vllm=colocate"], ["grpo.dtype=float32", "grpo.recipe.interrupt_after=4"],
+        ["grpo.dtype=float32", "cluster.accelerate_config=f.yaml"],
+    ):  # fmt: skip
+        assert not compiled_generation(small(*plain)), plain
+    public = small("grpo.dtype=float32").model_copy(update={"model": SimpleNamespace(kind="hub")})
+    assert not compiled_generation(public)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not compiled_generation(small("grpo.dtype=float32"))
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(devices, "_can_compile", lambda: False)
+    assert not compiled_generation(small("grpo.dtype=float32"))
+
+
+def test_tf32_is_for_products_on_accelerators_that_have_it(monkeypatch):
+    from sweeps.devices import set_products
+
+    said = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", said.append)
+    set_products("tf32")
+    assert not said or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    said.clear()
+    for dtype in ("tf32", "float32", "bfloat16"):
+        set_products(dtype)
+    assert said == ["high", "highest", "highest"]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    with pytest.raises(ConfigError, match=r"compute capability 8.0 .* got Tesla V100: set grpo.dtype=float32"):
+        set_products("tf32")
