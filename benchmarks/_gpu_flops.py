@@ -68,4 +68,5 @@ def counted_and_measured(config: Any, folder: Path) -> tuple[dict[str, float], d
     counted("training_step", "training")
     trainer.train()
     measured["training"] -= inside["prepare"]
+    counter.settle()
     return counter.values, measured

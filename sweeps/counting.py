@@ -18,6 +18,7 @@ import torch
 from scaling import flops
 from scaling.cost import ComputeCost
 from scaling.flops import ModelShape
+from sweeps.spans import Spans
 
 __all__ = ["Counter"]
 
@@ -26,8 +27,8 @@ class Counter:
     """Accumulates the cost and the rollout metrics of the current optimiser step.
 
     Attributes:
-        values: fields of `ComputeCost` since the last `take`, this process only, seconds of wall time.
-        metrics: rollout metrics since the last `take`.
+        values: fields of `ComputeCost` since the last `take`, this process only, seconds of wall time; whole after `settle`.
+        metrics: rollout metrics since the last `take`; whole after `settle`.
         prompts_seen: hashes of the distinct prompts rolled out so far.
     """
 
@@ -37,8 +38,9 @@ class Counter:
         self.metrics: dict[str, list[float]] = {}
         self.prompts_seen: set[int] = set()
         self._new_prompts: set[int] = set()  # of this process, since the last `take`
-        self._inside_prepare = 0.0
+        self._in_training_step = False
         self._cache_width = 0
+        self.spans = Spans(torch.device(trainer.accelerator.device))
         model = trainer.model
         self._lora = _lora_rank(model)
         # TRL scores every position on CPU, padding included; where Triton runs, the completions' real tokens alone
@@ -65,12 +67,18 @@ class Counter:
         for name, value in values.items():
             self.values[name] = self.values.get(name, 0.0) + value
 
+    def settle(self) -> None:
+        """Read off the device what was left there, so that nothing waited for it during the step."""
+        self.add(**self.spans.settle())
+
     def phase_seconds(self) -> float:
         """Seconds of the phases counted since the last `take` [s]."""
+        self.settle()
         return sum(self.values.get(f"{phase}_gpu_seconds", 0.0) for phase in ("generation", "scoring", "training"))
 
     def take(self, devices: int) -> tuple[ComputeCost, dict[str, float]]:
         """The cost since the last call, summed over processes, seconds x devices; the metrics, their mean over processes."""
+        self.settle()
         values, metrics = self.values, {k: float(np.mean(v)) for k, v in self.metrics.items()}
         prompts = self._new_prompts
         self.values, self.metrics, self._new_prompts = {}, {}, set()
@@ -83,9 +91,10 @@ class Counter:
     # -- wrappers: the original comes first, then the trainer's own arguments -------------------------------------
 
     def _generation(self, original: Callable[..., Any], prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        start = self.now()
+        start = self.spans.mark()
         out = original(prompt_ids, *args, **kwargs)
-        seconds = self.now() - start
+        training = self.trainer.model.training
+        self.spans.add("generation_gpu_seconds" if training else "evaluation_gpu_seconds", start)
         prompts = np.array([len(ids) for ids in prompt_ids])
         completions = np.array([len(ids) for ids in out[0]])
         model = flops.generation_flops(self.shape, prompts, completions)
@@ -99,11 +108,11 @@ class Counter:
                 self.shape, batch=len(prompts), prompt_width=width, completion_width=int(completions.max()),
                 static_cache=self._static_cache(width),
             )  # fmt: skip
-        if not self.trainer.model.training:  # TRL's own evaluation loop
-            self.add(evaluation_flops=model, evaluation_hardware_flops=hardware, evaluation_gpu_seconds=seconds)
+        if not training:  # TRL's own evaluation loop
+            self.add(evaluation_flops=model, evaluation_hardware_flops=hardware)
             return out
         self.add(
-            generation_flops=model, generation_hardware_flops=hardware, generation_gpu_seconds=seconds,
+            generation_flops=model, generation_hardware_flops=hardware,
             prompt_tokens=int(prompts.sum()), completion_tokens=int(completions.sum()),
         )  # fmt: skip
         self.metrics.setdefault("completion_length", []).append(float(completions.mean()))
@@ -131,60 +140,75 @@ class Counter:
     ) -> Any:
         if torch.is_grad_enabled():  # the forward of training, counted in `_loss`
             return original(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        start = self.now()
+        training = self.trainer.model.training
+        start = self.spans.mark()
         out = original(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        seconds = self.now() - start
-        if not self.trainer.model.training:
-            self.add(evaluation_gpu_seconds=seconds)
+        self.spans.add("scoring_gpu_seconds" if training else "evaluation_gpu_seconds", start)
+        if not training:
             return out
-        completions = attention_mask[:, -logits_to_keep:].sum(dim=1).cpu().numpy()
-        prompts = attention_mask.sum(dim=1).cpu().numpy() - completions
         batch, width = input_ids.shape
-        self.add(
-            scoring_flops=flops.scoring_flops(self.shape, prompts, completions),
-            scoring_hardware_flops=self._hardware(
-                flops.scoring_hardware_flops, batch, width - logits_to_keep, logits_to_keep, completions
-            ),
-            scoring_gpu_seconds=seconds,
-        )  # fmt: skip
+        lengths, tokens = attention_mask.sum(dim=1), attention_mask[:, -logits_to_keep:].sum(dim=1)
+
+        def count() -> None:
+            completions = tokens.cpu().numpy()
+            self.add(
+                scoring_flops=flops.scoring_flops(self.shape, lengths.cpu().numpy() - completions, completions),
+                scoring_hardware_flops=self._hardware(
+                    flops.scoring_hardware_flops, batch, width - logits_to_keep, logits_to_keep, completions
+                ),
+            )
+
+        self.spans.later(count)
         return out
 
     def _loss(self, original: Callable[..., Any], model: Any, inputs: dict[str, Any]) -> Any:
         if self.trainer.model.training:
-            prompts = inputs["prompt_mask"].sum(dim=1).cpu().numpy()
-            completions = inputs["completion_mask"].sum(dim=1).cpu().numpy()
+            prompt_tokens, tokens = inputs["prompt_mask"].sum(dim=1), inputs["completion_mask"].sum(dim=1)
             batch, prompt_width = inputs["prompt_ids"].shape
             completion_width = inputs["completion_ids"].shape[1]
             lora = {"lora": True, "lora_rank": self._lora} if self._lora else {}
-            self.add(
-                training_flops=flops.training_flops(self.shape, prompts, completions, **lora),
-                training_hardware_flops=self._hardware(
-                    flops.training_hardware_flops, batch, prompt_width, completion_width, completions,
-                    gradient_checkpointing=bool(self.trainer.args.gradient_checkpointing), fused_head=True, **lora,
-                ),
-            )  # fmt: skip
+
+            def count() -> None:
+                prompts, completions = prompt_tokens.cpu().numpy(), tokens.cpu().numpy()
+                self.add(
+                    training_flops=flops.training_flops(self.shape, prompts, completions, **lora),
+                    training_hardware_flops=self._hardware(
+                        flops.training_hardware_flops, batch, prompt_width, completion_width, completions,
+                        gradient_checkpointing=bool(self.trainer.args.gradient_checkpointing), fused_head=True, **lora,
+                    ),
+                )  # fmt: skip
+
+            self.spans.later(count)
         return original(model, inputs)
 
     def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        start = self.now()
+        start = self.spans.mark()
         out = original(*args, **kwargs)
-        self._inside_prepare += self.now() - start
+        if self._in_training_step:  # its phases count for themselves
+            self.spans.add("training_gpu_seconds", start, less=True)
         return out
 
     def _training_step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        start, before = self.now(), self._inside_prepare
-        out = original(*args, **kwargs)
-        self.add(training_gpu_seconds=self.now() - start - (self._inside_prepare - before))
+        start, self._in_training_step = self.spans.mark(), True
+        try:
+            out = original(*args, **kwargs)
+        finally:
+            self._in_training_step = False
+        self.spans.add("training_gpu_seconds", start)
         return out
 
     def _rewards(
         self, original: Callable[..., Any], inputs: Any, prompts: Any, completions: Any, completion_ids: Any
     ) -> Any:
         per_function = original(inputs, prompts, completions, completion_ids)
-        if not self.trainer.model.training:
-            return per_function
-        self.add(rollouts=len(prompts))
-        self._new_prompts.update(hash_prompt(p) for p in prompts[:: self.trainer.num_generations])
+        if self.trainer.model.training:
+            self.add(rollouts=len(prompts))
+            self._new_prompts.update(hash_prompt(p) for p in prompts[:: self.trainer.num_generations])
+            self.spans.later(lambda: self._reward_metrics(per_function))
+        return per_function
+
+    def _reward_metrics(self, per_function: torch.Tensor) -> None:
+        """Rewards by group and by function; ``per_function`` is ``(rollouts, functions)``, NaN where one does not apply."""
         weights = self.trainer.reward_weights.to(per_function.device)
         rewards = (per_function * weights).nansum(dim=1)
         rewards[torch.isnan(per_function).all(dim=1)] = torch.nan
@@ -206,7 +230,6 @@ class Counter:
                 column = per_function[:, i].float().cpu().numpy()
                 if np.isfinite(column).any():
                     self.metrics.setdefault(f"rewards/{name}", []).append(float(np.nanmean(column)))
-        return per_function
 
     def _hardware(
         self, count: Callable[..., float], batch: int, prompt_width: int, completion_width: int, completions: Any,

@@ -99,7 +99,7 @@ class Meter(TrainerCallback):
         self._extra: dict[str, float] = {}
         self._line: dict[str, Any] | None = None
         self._row: dict[str, float] = {}
-        self._optimizer = 0.0
+        self._optimizer: Any = None
 
     def bind(self, trainer: Any, shape: ModelShape) -> None:
         """Count what ``trainer`` does; called once, before training."""
@@ -141,12 +141,12 @@ class Meter(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Clock of the optimiser's own step."""
         assert self.counter is not None
-        self._optimizer = self.counter.now()
+        self._optimizer = self.counter.spans.mark()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The optimiser's step belongs to training."""
         assert self.counter is not None
-        self.counter.add(training_gpu_seconds=self.counter.now() - self._optimizer)
+        self.counter.spans.add("training_gpu_seconds", self._optimizer)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the step's account; check milestones, budget and stop requests."""

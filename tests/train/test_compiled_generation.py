@@ -12,6 +12,7 @@ from scaling.errors import ConfigError
 pytestmark = pytest.mark.train
 
 COMPILED = ["grpo.generation=compiled", "grpo.dtype=float32"]
+PLAIN = ["grpo.generation=plain", "grpo.dtype=float32"]
 
 
 def steps_of(config):
@@ -27,7 +28,7 @@ def trained(small):
     from sweeps.train import train
 
     def run(*overrides):
-        config = small("budget.steps=2", "grpo.dtype=float32", *overrides)
+        config = small("budget.steps=2", "grpo.dtype=float32", *(overrides or PLAIN))
         train(config)
         return steps_of(config)
 
@@ -87,7 +88,7 @@ def build(config, folder):
 
 def test_greedy_completions_are_those_of_plain_generation(small, tmp_path, widths):
     out = {}
-    for name, overrides in {"plain": ["grpo.dtype=float32"], "compiled": COMPILED}.items():
+    for name, overrides in {"plain": PLAIN, "compiled": COMPILED}.items():
         trainer, prompts, task = build(small(*overrides), tmp_path / name)
         trainer.generation_config.do_sample = False
         ids = trainer.processing_class(prompts)["input_ids"]
@@ -119,7 +120,7 @@ def test_transformers_may_compile_and_evaluation_does_not(small, tmp_path):
     # what evaluation inherits
     assert model.generation_config.cache_implementation is None
     assert getattr(model.generation_config, "max_cache_len", None) is None
-    plain, _, _ = build(small("grpo.dtype=float32"), tmp_path / "plain")
+    plain, _, _ = build(small(*PLAIN), tmp_path / "plain")
     assert not valid(OnAccelerator(), {"past_key_values": cache}, plain.generation_config)
     assert plain.generation_config.cache_implementation is None
 
@@ -141,9 +142,11 @@ def test_generation_is_compiled_by_itself_where_it_can_be_and_was_measured(small
     from sweeps import devices
     from sweeps.devices import compiled_generation
 
-    assert not compiled_generation(small("grpo.dtype=float32"))  # no accelerator
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not compiled_generation(small("grpo.dtype=float32"))
+    monkeypatch.undo()
     trainer, _, _ = build(small("grpo.dtype=float32"), tmp_path)
-    assert trainer.generation_config.cache_implementation is None
+    assert trainer.generation_config.cache_implementation == (None if trainer.model.device.type == "cpu" else "static")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(devices, "_can_compile", lambda: True)
@@ -168,11 +171,11 @@ def test_tf32_is_for_products_on_accelerators_that_have_it(monkeypatch):
 
     said = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", said.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     set_products("tf32")
-    assert not said or torch.cuda.is_available()
+    assert not said
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
-    said.clear()
     for dtype in ("tf32", "float32", "bfloat16"):
         set_products(dtype)
     assert said == ["high", "highest", "highest"]
