@@ -40,6 +40,7 @@ from scaling.laws import LAWS, Law, LogLinear, Power, Sigmoid, Weibull
 
 C_MID, ASYMPTOTE, R_0, NOISE = 1000.0, 0.61, 0.25, 0.006
 PROFILES = 40  # studies a cell that also get a profile interval; only its median width is used
+FORMS = ("sigmoid", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -149,27 +150,33 @@ def cells(parts: tuple[str, ...]) -> list[Cell]:
 Scores = dict[str, list[float]]  # "form:target" -> [low, high, truth, identified]
 
 
-def study(cell: Cell, index: int, draws: int) -> Scores:
+def study(cell: Cell, index: int, draws: int, forms: tuple[str, ...] = FORMS) -> Scores:
+    """Fits of one simulated curve; ``forms`` of the part intervals, where other parts have the default alone."""
     rng = _rng(cell, index)
-    return {"intervals": _intervals, "early": _early, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](
-        cell, index, draws, rng
-    )
+    if cell.part == "intervals":
+        return _intervals(cell, index, draws, rng, forms)
+    return {"early": _early, "verdict": _verdict, "seeds": _seeds, "items": _items}[cell.part](cell, index, draws, rng)
 
 
 def _rng(cell: Cell, index: int) -> np.random.Generator:
     return np.random.default_rng([index, *np.frombuffer(cell.key.encode(), dtype=np.uint8)])
 
 
-def _simulated(cell: Cell, rng: np.random.Generator) -> tuple[Law, Curve]:
+def simulated(cell: Cell, index: int, *, noise: float = NOISE) -> tuple[Law, Curve]:
+    """The true law and the curve of study ``index``."""
+    return _simulated(cell, _rng(cell, index), noise)
+
+
+def _simulated(cell: Cell, rng: np.random.Generator, noise: float = NOISE) -> tuple[Law, Curve]:
     law, c = truth(cell), compute_of(cell)
-    return law, Curve(compute=c, performance=np.clip(law(c) + ar1(rng, cell.n, cell.rho, NOISE), 0.0, 1.0))
+    return law, Curve(compute=c, performance=np.clip(law(c) + ar1(rng, cell.n, cell.rho, noise), 0.0, 1.0))
 
 
-def _intervals(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> Scores:
+def _intervals(cell: Cell, index: int, draws: int, rng: np.random.Generator, forms: tuple[str, ...]) -> Scores:
     law, curve = _simulated(cell, rng)
     target = 4 * curve.compute[-1]
     out: Scores = {}
-    for form in ("sigmoid", "ensemble"):
+    for form in forms:
         f = fit(curve, law=form, draws=draws, seed=index)
         if cell.truth != "log_linear":
             out[f"{form}:asymptote"] = [*f.interval("asymptote"), ASYMPTOTE, 0.0]
@@ -180,7 +187,7 @@ def _intervals(cell: Cell, index: int, draws: int, rng: np.random.Generator) -> 
 
 def profiles(cell: Cell, index: int) -> Scores:
     """The profile intervals of the true law that knows rho, for the very curve of an intervals study."""
-    law, curve = _simulated(cell, _rng(cell, index))
+    law, curve = simulated(cell, index)
     series, own, target = prepare(curve).positive[0], LAWS[cell.truth], 4 * curve.compute[-1]
     out: Scores = {}
     if cell.truth != "log_linear":
@@ -261,12 +268,16 @@ def _work(job):
     return cell.key, [study(cell, i, draws) if draws else profiles(cell, i) for i in indices]
 
 
+def hits(a: np.ndarray) -> np.ndarray:
+    """Whether rows of low, high, truth cover, shape ``(studies,)``."""
+    return (a[:, 0] <= a[:, 2]) & (a[:, 2] <= a[:, 1])
+
+
 def reduce_cell(studies: list[Scores]) -> dict[str, dict[str, float]]:
     out = {}
     for key in studies[0]:
         a = np.array([s[key] for s in studies if key in s])
-        hit = (a[:, 0] <= a[:, 2]) & (a[:, 2] <= a[:, 1])
-        yes = a[:, 3] > 0
+        hit, yes = hits(a), a[:, 3] > 0
         out[key] = {
             "cover": float(hit.mean()), "below": float((a[:, 1] < a[:, 2]).mean()), "above": float((a[:, 0] > a[:, 2]).mean()),
             "width": float(np.median(a[:, 1] - a[:, 0])), "yes": float(yes.mean()), "yes_hits": int((hit & yes).sum()),
