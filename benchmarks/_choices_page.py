@@ -125,17 +125,15 @@ def _windows(got: dict[str, Found], table: str) -> str:
     there = [w for w in WINDOWS if w in next(iter(got.values()))]
     if not there:
         return ""
-    head = ["setting"]
-    for target in ("forecast", "asymptote"):
-        head += [f"{target}: B {w.cell.b:g}, rho {w.cell.rho:g}, {w.cell.n} evaluations, sd {w.noise:g}" for w in there]
-    head += ["forecast, all: difference", "asymptote, all: difference"]
+    columns = (f"B {w.cell.b:g}, rho {w.cell.rho:g}, {w.cell.n} evaluations, sd {w.noise:g}" for w in there)
+    head = ["setting", *columns, "forecast: difference", "asymptote: difference"]
     rows = []
     for label, setting in SETTINGS[table].items():
         base = got[reference(table, setting)]
-        cells = [_number(got[label][w][t].hit.mean()) for t in ("forecast", "asymptote") for w in there]
+        cells = [", ".join(_number(got[label][w][t].hit.mean()) for t in ("forecast", "asymptote")) for w in there]
         cells += [_difference(got[label], base, t, _is_window) for t in ("forecast", "asymptote")]
         rows.append((setting, label, cells))
-    text = "Windows that end at C_mid / 2, sigmoid truths: coverage of the forecast at 4 x C_max and of the asymptote."
+    text = "Windows that end at C_mid / 2, sigmoid truths: coverage of the forecast at 4 x C_max, of the asymptote."
     return f"{text}\n\n{_table(table, head, rows)}"
 
 
@@ -188,7 +186,7 @@ def _sums(got: dict[str, Found], table: str) -> str:
                 cells += [_number(s.hit.mean()), difference, rmse, _number(s.width.mean())]
             rows.append((setting, label, cells))
         count = got[next(iter(got))][design][f"from {100 * CUTS[0]:g} %"].hit.size
-        text = f"Curves of no law: sums of two or three {design.kind}, draw {design.seed}, {count} curves; forecasts of the window's end."
+        text = f"Curves of no law: sums of two or three {design.kind}, seed {design.seed}, {count} curves; forecasts of the window's end."
         out.append(f"{text}\n\n{_table(table, head, rows)}")
     return "\n".join(out)
 

@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import coverage  # first: it sets one thread a process, before numpy is loaded
@@ -67,7 +69,8 @@ def jobs(results: Results, tables: list[str], *, studies: int, draws: int, only:
 def run(todo: list[Job], folder: Path, *, workers: int, seconds: float) -> None:
     """Do the jobs and append their lines; after so many seconds none is begun."""
     start = time.monotonic()
-    bar = tqdm(total=sum(len(wanted) for _, wanted, _ in todo), unit="chunk", smoothing=0.02)
+    often = 0.5 if sys.stderr.isatty() else 15.0  # s; a log is no screen
+    bar = tqdm(total=sum(len(wanted) for _, wanted, _ in todo), unit="chunk", smoothing=0.02, mininterval=often)
 
     def keep(lines: list[dict]) -> None:
         append(folder, lines)
@@ -81,7 +84,7 @@ def run(todo: list[Job], folder: Path, *, workers: int, seconds: float) -> None:
     else:
         waiting: set[Future[list[dict]]] = set()
         left = iter(todo)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
             try:
                 while True:
                     # few wait in the queue, or these would still be done when time is up
@@ -139,6 +142,18 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     append(args.out, [{"session": session}])
     run(todo, args.out, workers=args.workers, seconds=args.seconds)
+
+
+def _end_with_parent() -> None:
+    """Of a worker: a command that is killed leaves none behind."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _commit() -> str:
