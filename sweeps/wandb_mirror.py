@@ -29,6 +29,7 @@ FINISH_TIMEOUT = 20.0  # [s] upload time granted at the end of a run; the rest w
 GRACE = 10.0  # [s] beyond it before wandb-core is given up
 QUEUE_ROWS = 10_000  # rows held while the server is slow to start
 GIVE_UP_AFTER = 3  # consecutive failures
+BURST = 2.0  # [s] rows are sent together every so often: one by one they take the interpreter from the training loop each time
 
 # completion samples: rows a table, tables a segment, characters a cell
 MAX_TABLE_ROWS, MAX_TABLES, MAX_TEXT = 32, 50, 2000
@@ -45,6 +46,7 @@ class WandbTracker(Tracker):
         self._queue: queue.Queue[dict[str, Any] | int] = queue.Queue(QUEUE_ROWS)  # an int ends it: the exit code
         self._samples: tuple[int, Sequence[Mapping[str, Any]]] | None = None
         self._tables, self._errors, self._last_x, self._closed = 0, 0, 0.0, False
+        self._ending = threading.Event()
         self._already = -1  # the last step the server has: rows redone after a restart are not sent twice
         self._thread = threading.Thread(target=self._work, name="wandb-mirror", daemon=True)
         self._thread.start()
@@ -77,6 +79,7 @@ class WandbTracker(Tracker):
             self._queue.put(int(exit_code), timeout=1.0)
         except queue.Full:
             self._fail("end", "the queue is full")
+        self._ending.set()
         self._thread.join(FINISH_TIMEOUT + GRACE)
         if self._thread.is_alive():
             self._fail("end", f"no answer within {FINISH_TIMEOUT + GRACE:g} s")
@@ -89,14 +92,15 @@ class WandbTracker(Tracker):
 
     def _work(self) -> None:
         run = self._start()
-        while True:
-            item = self._queue.get()
-            if not isinstance(item, dict):
-                break
+        item = self._queue.get()
+        while isinstance(item, dict):
+            if self._queue.empty():  # the first of a burst
+                self._ending.wait(BURST)
             if run is None or self._errors >= GIVE_UP_AFTER:
                 self.lost += 1
             else:
                 self._send(run, item)
+            item = self._queue.get()
         self._end(run, item)
 
     def _start(self) -> Any:
@@ -215,7 +219,7 @@ def wandb_settings(**changes: Any) -> Any:
         "silent": True, "disable_code": True, "disable_job_creation": True, "save_code": False,
         "x_save_requirements": False,
         "x_disable_meta": True,  # host, git and the command line, which may hold a secret; run.json has what matters
-        "x_transaction_log_flush_interval": 1.0,  # [s] a kill -9 loses one second of offline rows, not fifteen
+        "x_transaction_log_flush_interval": 1.0,  # [s] a kill -9 loses this and a burst of offline rows, not fifteen seconds
     }  # fmt: skip
     return wandb.Settings(**(base | changes))
 
