@@ -46,7 +46,7 @@ def page(data: Path, figures: Path, *, title: str, commands: Iterable[str], note
         out += ["", f"![{kind}: held-out accuracy against RL FLOPs](../figures/{name})"]
         out += ["", f"## {kind.capitalize()}: forecasts", "", *_forecasts(chosen)]
         out += ["", f"## {kind.capitalize()}: against pretraining", "", *_against(chosen)]
-    if "rates" in set(arms["piece"]):
+    if ((arms["piece"] == "rates") & (arms["arm"] == "grpo")).any():
         out += ["", "## Learning rates by size", "", *_rates(arms)]
     if (data / "forecast.json").is_file() and table is not None and "beyond" in set(table.runs["sweep"]):
         far = table.select(table.runs.loc[table.runs["sweep"] == "beyond", "run_id"])

@@ -292,7 +292,9 @@ def _losses(fit: LossFit | None, params: Array, tokens: Array, draws: int) -> Ar
         )
     rows = finite[np.arange(draws) % len(finite)]
     e, a, b, alpha, beta = (column.reshape(-1, *[1] * np.ndim(params)) for column in rows.T)
-    return e + a * np.asarray(params) ** -alpha + b * np.asarray(tokens) ** -beta
+    # in logs: where a coefficient is 0 its exponent is anything, and 0 x infinity would be no number
+    with np.errstate(divide="ignore", over="ignore"):
+        return e + np.exp(np.log(a) - alpha * np.log(params)) + np.exp(np.log(b) - beta * np.log(tokens))
 
 
 def _status(condition: float, f_draws: Array) -> str:

@@ -335,6 +335,7 @@ def test_resamples_without_bounds_are_counted_and_do_not_reach_a_split(surface):
     assert surface.loss_fit is not None
     wild = surface.loss_fit.draws.copy()
     wild[::10, 2] = np.inf
+    wild[1::10, 1], wild[1::10, 3] = 0.0, -400.0  # A = 0: alpha is anything, and N^400 overflows
     fit = replace(surface, loss_fit=replace(surface.loss_fit, draws=wild))
     split = best_split(fit, 1e16)
     assert np.isfinite([split.params, split.tokens, *split.score]).all()
