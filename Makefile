@@ -2,7 +2,7 @@
 # make test   installs what is missing and runs the whole suite
 # make lint   ruff, its format and pyright
 # make docs   builds the documentation, warnings are errors
-# make test-slurm, coverage, admission, ladder, recipes   the Slurm tests alone; the slow studies
+# make test-slurm, coverage, choices, admission, ladder, recipes   the Slurm tests alone; the slow studies
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONWARNINGS ?= default
 
-.PHONY: install demo test test-slurm lint docs coverage admission ladder recipes
+.PHONY: install demo test test-slurm lint docs coverage choices admission ladder recipes
 
 install: $(STAMP)
 
@@ -40,6 +40,9 @@ test-slurm: $(STAMP)
 # slow studies; results are committed under docs/results with command, commit and date
 coverage: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py --workers 2 --studies 400 --draws 300 --out build/coverage.json
+
+choices: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/choices.py --workers 2 --out build/choices
 
 admission: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/admission.py run --task chain --models scratch_24,scratch_48,scratch_96 --seeds 0,1,2,3,4 --steps 150
