@@ -3,7 +3,8 @@
 Two trainers in one process differ by more than watching takes, each in its own memory and thread. So here is one trainer: every few
 steps its callback and its wrappers are taken off, which leaves TRL alone, and put on again, in the order on, off, off, on; the
 difference of each such round is one observation, free of what drifts slowly. Completions all have the full length: a batch takes as long
-as its longest. Beside the difference stands the wall time inside the meter's, the records' and the mirror's code, clocked call by call
+as its longest. Token-by-token generation is where steps differ most from each other on a shared host, and nothing of ours runs within it but
+the mirror's thread, so the difference is also given for the rest of the step. Beside the difference stands the wall time inside the meter's, the records' and the mirror's code, clocked call by call
 in the watched steps; the time in which its clocks wait for the device is apart: what they wait for, TRL would wait for a little later.
 Every finished round is in the result file at once.
 """
@@ -36,6 +37,8 @@ COLUMNS = [
     "overhead",
     "90 % interval",
     "trimmed",
+    "outside generation",
+    "its 90 % interval",
     "ms/step inside",
     "inside",
     "ms/step waiting",
@@ -132,6 +135,7 @@ def worker(*, device: str, folder: Path, order: dict[str, Any]) -> None:
         "grpo.learning_rate=1e-5", "grpo.training_prompts=8192", f"budget.steps={WARM + 4 * BLOCK * order['rounds'] + 1}",
         f"runs_dir={folder}", f"bases_dir={folder}/bases",
     ]  # fmt: skip
+    generating = time_generation()
     trainer, tracker = build(compose(overrides), folder / "run", watched=True, full_length=True)
     stopwatch = Stopwatch()
     switch = Switch(trainer)  # before the stopwatch, which hides the wrappers in its own
@@ -144,7 +148,8 @@ def worker(*, device: str, folder: Path, order: dict[str, Any]) -> None:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    clocked = rounds_callback(switch, stopwatch, clock, deadline=time.monotonic() + order["seconds"])
+    deadline = time.monotonic() + order["seconds"]
+    clocked = rounds_callback(switch, stopwatch, clock, generating, deadline=deadline)
     trainer.callback_handler.callbacks.insert(0, clocked)
     trainer.train()
     began = clock()
@@ -152,7 +157,26 @@ def worker(*, device: str, folder: Path, order: dict[str, Any]) -> None:
     print(MARK + json.dumps({"s at the end": clock() - began}), flush=True)
 
 
-def rounds_callback(switch: Switch, stopwatch: Any, clock: Callable[[], float], *, deadline: float) -> Any:
+def time_generation() -> list[float]:
+    """Seconds of each generation of trainers of this process, watched or not; it ends with tokens on the host."""
+    from sweeps.grpo import RunTrainer
+
+    seconds: list[float] = []
+    original = RunTrainer._generate_single_turn
+
+    def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        out = original(self, *args, **kwargs)
+        seconds.append(time.perf_counter() - began)
+        return out
+
+    RunTrainer._generate_single_turn = timed
+    return seconds
+
+
+def rounds_callback(
+    switch: Switch, stopwatch: Any, clock: Callable[[], float], generating: list[float], *, deadline: float
+) -> Any:
     """The callback that clocks each step from its beginning to the next one's, switches, and prints each round."""
     import transformers
 
@@ -161,13 +185,16 @@ def rounds_callback(switch: Switch, stopwatch: Any, clock: Callable[[], float], 
 
         def __init__(self) -> None:
             self.step, self.began = 0, 0.0
-            self.took: dict[str, list[float]] = {"watched": [], "plain": []}
+            self.took = self.nothing()
             self.inside: dict[str, float] = {}
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             now = clock()
             if self.step > WARM:
-                self.took["watched" if switch.on else "plain"].append(now - self.began)
+                kind = "watched" if switch.on else "plain"
+                self.took[kind].append(now - self.began)
+                self.took[f"{kind}, generation"].append(sum(generating))
+            generating.clear()
             if self.step >= WARM:
                 inside = (self.step - WARM) % (4 * BLOCK)
                 if inside == 0 and self.took["plain"]:
@@ -178,10 +205,13 @@ def rounds_callback(switch: Switch, stopwatch: Any, clock: Callable[[], float], 
             self.step += 1
             self.began = clock()
 
+        def nothing(self) -> dict[str, list[float]]:
+            return {f"{kind}{what}": [] for kind in ("watched", "plain") for what in ("", ", generation")}
+
         def report(self, control: Any) -> None:
             spent = {part: (s - self.inside[part]) / (2 * BLOCK) for part, s in stopwatch.seconds.items()}
             print(MARK + json.dumps({**self.took, "inside": spent}), flush=True)
-            self.took = {"watched": [], "plain": []}
+            self.took = self.nothing()
             if time.monotonic() > deadline:
                 control.should_training_stop = True
 
@@ -204,7 +234,14 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "ms/step inside": float(ours.mean()) * 1e3, "inside": f"{ours.mean() / plain.mean():.2%}",
         "ms/step waiting": float(np.mean([r["inside"]["waiting"] for r in rounds])) * 1e3,
     }  # fmt: skip
+    means = {
+        kind: np.array([np.mean(np.subtract(r[kind], r[f"{kind}, generation"])) for r in rounds])
+        for kind in ("watched", "plain")
+    }
+    rest = (means["watched"] - means["plain"]) / plain.mean()
+    out["outside generation"] = f"{rest.mean():+.2%}"
     if len(rounds) > 1:
-        half = float(stats.t.ppf(0.95, len(rounds) - 1) * stats.sem(share))
-        out["90 % interval"] = f"{share.mean() - half:+.2%} to {share.mean() + half:+.2%}"
+        for name, values in (("90 % interval", share), ("its 90 % interval", rest)):
+            half = float(stats.t.ppf(0.95, len(rounds) - 1) * stats.sem(values))
+            out[name] = f"{values.mean() - half:+.2%} to {values.mean() + half:+.2%}"
     return out
