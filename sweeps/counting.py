@@ -88,13 +88,22 @@ class Counter:
         scaled = {k: v * devices if k.endswith("_gpu_seconds") else v for k, v in values.items()}
         return ComputeCost(**{k: max(v, 0.0) for k, v in scaled.items()}), metrics
 
+    def take_evaluation(self) -> ComputeCost:
+        """FLOPs of TRL's own evaluation loop since the last call, summed over processes."""
+        names = ("evaluation_flops", "evaluation_hardware_flops")
+        values = {name: self.values.pop(name, 0.0) for name in names}
+        if self.trainer.accelerator.num_processes > 1:
+            values, _, _ = _over_processes(values, {}, set())
+        return ComputeCost(**values)
+
     # -- wrappers: the original comes first, then the trainer's own arguments -------------------------------------
 
     def _generation(self, original: Callable[..., Any], prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         start = self.spans.mark()
         out = original(prompt_ids, *args, **kwargs)
         training = self.trainer.model.training
-        self.spans.add("generation_gpu_seconds" if training else "evaluation_gpu_seconds", start)
+        if training:
+            self.spans.add("generation_gpu_seconds", start)
         prompts = np.array([len(ids) for ids in prompt_ids])
         completions = np.array([len(ids) for ids in out[0]])
         model = flops.generation_flops(self.shape, prompts, completions)
@@ -108,7 +117,7 @@ class Counter:
                 self.shape, batch=len(prompts), prompt_width=width, completion_width=int(completions.max()),
                 static_cache=self._static_cache(width),
             )  # fmt: skip
-        if not training:  # TRL's own evaluation loop
+        if not training:  # TRL's own evaluation loop, whose seconds the meter takes as a whole
             self.add(evaluation_flops=model, evaluation_hardware_flops=hardware)
             return out
         self.add(
@@ -140,12 +149,11 @@ class Counter:
     ) -> Any:
         if torch.is_grad_enabled():  # the forward of training, counted in `_loss`
             return original(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        training = self.trainer.model.training
         start = self.spans.mark()
         out = original(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        self.spans.add("scoring_gpu_seconds" if training else "evaluation_gpu_seconds", start)
-        if not training:
+        if not self.trainer.model.training:
             return out
+        self.spans.add("scoring_gpu_seconds", start)
         batch, width = input_ids.shape
         lengths, tokens = attention_mask.sum(dim=1), attention_mask[:, -logits_to_keep:].sum(dim=1)
 

@@ -9,6 +9,7 @@ For a trainer of a user's own script see `sweeps.attach`.
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import time
@@ -103,8 +104,24 @@ class Meter(TrainerCallback):
 
     def bind(self, trainer: Any, shape: ModelShape) -> None:
         """Count what ``trainer`` does; called once, before training."""
-        self.counter = Counter(trainer, shape)
+        self.counter = counter = Counter(trainer, shape)
         self.is_main = trainer.accelerator.is_main_process
+        evaluate, inside = trainer.evaluate, False
+
+        @functools.wraps(evaluate)
+        def metered(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            if inside:  # several data sets: the trainer calls itself for each
+                return evaluate(*args, **kwargs)
+            start, inside = counter.now(), True
+            try:
+                out = evaluate(*args, **kwargs)
+            finally:
+                inside = False
+            self.evaluated(counter.take_evaluation(), counter.now() - start, {})
+            return out
+
+        trainer.evaluate = metered  # TRL's own loop, in a user's own script
 
     # -- what other callbacks use ---------------------------------------------------------------------------------
 

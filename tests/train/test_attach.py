@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytestmark = pytest.mark.train
 
 
-def plain_trainer(config, output, **settings):
+def plain_trainer(config, output, evaluated=None, **settings):
     """As a user builds it: TRL alone, with a model and a task of ours for brevity."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -23,7 +25,7 @@ def plain_trainer(config, output, **settings):
     )  # fmt: skip
     rows = Dataset.from_list(task.training_rows(n=32, seed=0))
     return GRPOTrainer(model=model, reward_funcs=task.reward_functions(), args=arguments, train_dataset=rows,
-                       processing_class=tokenizer)  # fmt: skip
+                       eval_dataset=evaluated and {n: rows for n in evaluated}, processing_class=tokenizer)  # fmt: skip
 
 
 def test_records_of_a_users_own_trainer_and_of_its_continuation(small, tmp_path):
@@ -50,3 +52,24 @@ def test_records_of_a_users_own_trainer_and_of_its_continuation(small, tmp_path)
     assert meter.cost.rollouts == 4 * 8  # steps of both segments, each once
     assert meter.cost.total_flops == pytest.approx(table.steps["cumulative_total_flops"].max())
     assert (tmp_path / "out" / "checkpoint-2").is_dir()  # the script's own rules say which checkpoints stay
+
+
+def test_the_trainers_own_evaluation_is_counted_once_and_apart(small, tmp_path):
+    from scaling.records import read_lines
+    from sweeps.meter import attach
+
+    trainer = plain_trainer(
+        small(), tmp_path / "out", evaluated=("a", "b"), max_steps=4, eval_strategy="steps", eval_steps=2,
+        per_device_eval_batch_size=8,
+    )  # fmt: skip
+    meter = attach(trainer, run_dir=tmp_path / "mine", accelerator="cpu")
+    began = meter._start
+    trainer.train()
+    wall = time.perf_counter() - began
+    costs = [row["cost"] for row, _ in read_lines(tmp_path / "mine" / "steps.jsonl")[0]]
+    total = {name: sum(cost.get(name, 0.0) for cost in costs) for name in {n for cost in costs for n in cost}}
+    seconds = sum(v for n, v in total.items() if n.endswith("_gpu_seconds"))
+    assert seconds == pytest.approx(wall, rel=0.1)
+    assert sum(cost.get("evaluation_flops", 0) > 0 for cost in costs) == 2  # the one after the last step, too
+    assert total["evaluation_gpu_seconds"] > total["generation_gpu_seconds"]
+    assert total["idle_gpu_seconds"] < 0.5 * total["evaluation_gpu_seconds"]
