@@ -85,17 +85,17 @@ def planned_run(limits: Limits, step: int, cost: ComputeCost) -> tuple[int, floa
     return last, last * cost.total_flops / step
 
 
-def already_reached(directory: Path, limits: Limits, step: int, cost: ComputeCost) -> bool:
-    """Whether the run is at its budget: at its last checkpoint, or where it finished between two checkpoints."""
-    if limits.reached(step, cost):
-        return True
+def already_reached(directory: Path, limits: Limits, step: int, cost: ComputeCost) -> str | None:
+    """Which limit the run has reached: at its last checkpoint, or where it finished between two (or lost them since)."""
+    if reached := limits.reached(step, cost):
+        return reached
     if not records.is_run(directory):
-        return False
+        return None
     record = records.read_run(directory)
     last = record.segments[-1] if record.segments else {}
     if record.status != "finished" or "final_step" not in last:
-        return False
-    return limits.reached(last["final_step"], ComputeCost.from_dict(last["final_cost"])) is not None
+        return None
+    return limits.reached(last["final_step"], ComputeCost.from_dict(last["final_cost"]))
 
 
 def _comparable_hours(budget: BudgetConfig, stage: Mapping[str, Any], accelerator: str) -> float:

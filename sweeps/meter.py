@@ -27,7 +27,7 @@ from sweeps.budgets import Limits
 from sweeps.counting import Counter
 from sweeps.files import write_json
 from sweeps.ranks import agree, first_says
-from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints
+from sweeps.run_dir import LEDGER, RunDirectory, complete_checkpoints, file_sizes
 from sweeps.tracking import Tracker, compute_metrics
 
 if TYPE_CHECKING:
@@ -239,8 +239,9 @@ class Meter(TrainerCallback):
             np.save(folder / "prompts_seen.npy", np.fromiter(self.counter.prompts_seen, dtype=np.int64))
             write_json(
                 folder / LEDGER,
-                {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone, **self.ledger},
-            )
+                {"step": state.global_step, "cost": self.cost.to_dict(), "kept": self.milestone, **self.ledger,
+                 "files": file_sizes(folder)},
+            )  # fmt: skip
             self._rotate(folder.parent)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

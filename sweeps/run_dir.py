@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,9 +21,9 @@ from scaling import records
 from scaling.cost import ComputeCost
 from scaling.errors import RecordError
 from scaling.records import RunRecord
-from sweeps.files import write_json
+from sweeps.files import read_json, write_json
 
-__all__ = ["LEDGER", "RunDirectory", "complete_checkpoints", "git_commit", "holder", "ledger_cost"]
+__all__ = ["LEDGER", "RunDirectory", "complete_checkpoints", "file_sizes", "git_commit", "holder", "ledger_cost"]
 
 LEDGER = "ledger.json"  # written last into a checkpoint: its presence says that the checkpoint is complete
 
@@ -126,8 +127,13 @@ class RunDirectory:
         for folder in sorted(self.checkpoints.glob("checkpoint-*")) if self.checkpoints.is_dir() else []:
             if self.main and not (folder / LEDGER).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
-        found = complete_checkpoints(self.checkpoints)
-        return found[-1] if found else None
+        for path, ledger in reversed(complete_checkpoints(self.checkpoints)):
+            damage = _damage(path, ledger)
+            if damage is None:
+                return path, ledger
+            if self.main:
+                print(f"{path} is damaged ({damage}): going on from an earlier checkpoint", file=sys.stderr, flush=True)
+        return None
 
     def release(self) -> None:
         """Let the directory go."""
@@ -145,15 +151,25 @@ def holder(path: Path) -> str:
 
 
 def complete_checkpoints(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Complete checkpoints with their ledgers, by step."""
-    out = []
-    for path in folder.glob("checkpoint-*") if folder.is_dir() else []:
-        try:
-            ledger = json.loads((path / LEDGER).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            continue
-        out.append((path, ledger))
-    return sorted(out, key=lambda item: item[1]["step"])
+    """Complete checkpoints with their ledgers, by step; one whose ledger cannot be read is none."""
+    found = [(path, read_json(path / LEDGER)) for path in (folder.glob("checkpoint-*") if folder.is_dir() else [])]
+    whole = [(p, body) for p, body in found if isinstance(body.get("step"), int) and isinstance(body.get("cost"), dict)]
+    return sorted(whole, key=lambda item: item[1]["step"])
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Size of every file of a checkpoint but its ledger [byte]: a copy or a power cut may leave them short."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LEDGER)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _damage(folder: Path, ledger: dict[str, Any]) -> str | None:
+    """What a checkpoint lacks of what was written, or None; ledgers of earlier versions do not tell."""
+    held = file_sizes(folder)
+    for name, size in ledger.get("files", {}).items():
+        if held.get(name) != size:
+            return f"{name} must have {size} bytes, it {f'has {held[name]}' if name in held else 'is missing'}"
+    return None
 
 
 def ledger_cost(ledger: dict[str, Any]) -> ComputeCost:

@@ -78,10 +78,8 @@ def train(config: RunConfig) -> Path:
         found = directory.latest_checkpoint()
         before = ledger_cost(found[1]) if found else ComputeCost()
         step = found[1]["step"] if found else 0
-        if found and already_reached(directory.path, limits, step, before):
-            print(
-                f"{config.run_dir}: already at its budget ({limits.reached(step, before)}); nothing to do", flush=True
-            )
+        if reached := already_reached(directory.path, limits, step, before):
+            print(f"{config.run_dir}: already at its budget ({reached}); nothing to do", flush=True)
             return directory.path
 
         # 3. model, trainer
@@ -155,10 +153,12 @@ def train(config: RunConfig) -> Path:
         finally:
             meter.close()
             evaluator.close()
-            directory.close_segment(
-                cause, stopped=meter.stopped, final_step=trainer.state.global_step, final_cost=meter.cost.to_dict()
-            )
-            tracker.finish(exit_code=code)
+            try:
+                directory.close_segment(
+                    cause, stopped=meter.stopped, final_step=trainer.state.global_step, final_cost=meter.cost.to_dict()
+                )
+            finally:  # a full disk ends neither the mirror's last rows nor its process
+                tracker.finish(exit_code=code)
         directory.progress("done", trainer.state.global_step, trainer.state.global_step)
         return directory.path
     except RuntimeError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -108,6 +110,58 @@ def test_a_finished_run_is_recognised(finished, capsys):
     train(config)
     assert "already at its budget" in capsys.readouterr().out
     assert {p.name: p.read_bytes() for p in config.run_dir.glob("*.jsonl")} == before
+
+
+def test_a_finished_run_whose_checkpoints_were_deleted_is_not_paid_for_again(finished, tmp_path, capsys):
+    from sweeps.train import train
+
+    config, _ = finished
+    copy = config.model_copy(update={"runs_dir": str(tmp_path)})
+    shutil.copytree(config.run_dir, copy.run_dir, ignore=shutil.ignore_patterns("checkpoints", "lock*", "wandb"))
+    train(copy)
+    assert "already at its budget (12 steps)" in capsys.readouterr().out
+    assert (copy.run_dir / "steps.jsonl").read_bytes() == (config.run_dir / "steps.jsonl").read_bytes()
+
+
+def test_a_disk_that_is_full_at_the_end_does_not_leave_the_mirror_open(small, monkeypatch):
+    from scaling.errors import RecordError
+    from sweeps.run_dir import RunDirectory
+    from sweeps.tracking import Tracker
+    from sweeps.train import train
+
+    def full(*_args: object, **_facts: object) -> None:
+        raise RecordError("cannot write run.json: No space left on device")
+
+    ended: list[int] = []
+    monkeypatch.setattr(RunDirectory, "close_segment", full)
+    monkeypatch.setattr(Tracker, "finish", lambda self, exit_code=0: ended.append(exit_code))
+    with pytest.raises(RecordError, match="No space"):
+        train(small("budget.steps=1", "eval.early=[0]"))
+    assert ended == [0]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("model.safetensors", b"short"), ("optimizer.pt", None), ("trainer_state.json", b""), ("ledger.json", b""),
+        ("ledger.json", b"{}"), ("ledger.json", b"[]"), ("ledger.json", b"\xff\xfe"),
+    ],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, capsys, file, damage):
+    from sweeps.run_dir import RunDirectory
+
+    config, _ = finished
+    shutil.copytree(config.run_dir / "checkpoints", tmp_path / "run" / "checkpoints")
+    directory = RunDirectory(tmp_path / "run")
+    whole = directory.latest_checkpoint()
+    assert whole is not None and whole[1]["step"] == 12
+    path = whole[0] / file
+    path.unlink() if damage is None else path.write_bytes(damage)
+    found = directory.latest_checkpoint()
+    assert found is not None and found[1]["step"] == 10
+    if file != "ledger.json":
+        assert f"checkpoint-12 is damaged ({file} must have" in capsys.readouterr().err
+    directory.release()
 
 
 def test_evaluation_after_the_fact(finished, capsys):
