@@ -192,14 +192,15 @@ class Meter(TrainerCallback):
         self.milestones = [m for m in self.milestones if m not in passed]
         reached = self.limits.reached(step, self.cost)
         over = first_says(reached is not None)  # the others' clocks hold the first one's evaluations
-        asked = agree(self.stop_requested())  # a signal reaches each rank at its own moment; they leave together
+        on_boundary = step % self.boundary == 0
+        # a signal reaches each rank at its own moment; they leave together, where what was trained can be saved
+        asked = agree(self.stop_requested()) and on_boundary
         reason = (reached or "budget") if over else "stop requested" if asked else None
         if reason is not None:
             self.stopped = reason
             control.should_training_stop = True
         if self.snapshots and _log_spaced(step):
             self._snapshot(step)
-        on_boundary = step % self.boundary == 0
         near = self.boundary > 1 and first_says(
             self.limits.reached(step, self.cost, reserve=1.5 * self.boundary) is not None
         )

@@ -6,6 +6,7 @@ SIGUSR1 to the ranks of a run with several processes; all leave a grace period i
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -26,7 +27,19 @@ def request() -> None:
     _flag.set()
 
 
-def install() -> None:
-    """Let `SIGNALS` ask for the stop instead of ending the process; call it in the main thread, before long work."""
+def install(*, keyboard: bool = False) -> None:
+    """Let `SIGNALS` ask for the stop instead of ending the process; call it in the main thread, before long work.
+
+    Args:
+        keyboard: let the first Ctrl-C ask as well; the second ends the process.
+    """
     for number in SIGNALS:
         signal.signal(number, lambda *_: _flag.set())
+    if keyboard:
+        signal.signal(signal.SIGINT, _first_interrupt)
+
+
+def _first_interrupt(*_: object) -> None:
+    _flag.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(2, b"\nstopping: saved at the end of this step; Ctrl-C again ends at once\n")  # print is not for handlers

@@ -10,22 +10,24 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from scaling.cost import ComputeCost
 from scaling.errors import ConfigError, ScalingError
-from scaling.records import RunRecord
+from scaling.records import RunRecord, read_run
 from sweeps.config import RunConfig, conf_dir, resolve
 
 __all__ = ["main", "one_line_each", "train", "train_stages"]
 
 
-def train(config: RunConfig) -> Path:
+def train(config: RunConfig, *, prepared: Callable[[], None] = lambda: None) -> Path:
     """Train one run to its budget in this process, or find that it is there already.
 
     Args:
         config: the run.
+        prepared: called once the base is there and reinforcement learning is about to start.
 
     Returns:
         The run's directory.
@@ -141,6 +143,7 @@ def train(config: RunConfig) -> Path:
         # 5. train; say how it ended
         cause, code = "failed", 1
         try:
+            prepared()
             if found:
                 meter.restore_prompts(found[0])
             trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
@@ -226,6 +229,8 @@ def main() -> None:
 
     Plugins.instance()  # Hydra's scan runs its own plugins' modules anew: ours may subclass them only afterwards
     from hydra_plugins.rl_scaling_launcher import register
+    from sweeps import stop
+    from sweeps.worker import INTERRUPTED
 
     register()
 
@@ -241,9 +246,18 @@ def main() -> None:
         try:
             body: Any = OmegaConf.to_container(composed, resolve=True)
             config = resolve(body)
+            _one_process(config)
             limits = " or ".join(f"{name}={value:g}" for name, value in config.budget.limits().items())
             print(f"run {config.run_id} -> {config.run_dir}, to {limits}", flush=True)
-            train(config)
+            train(config, prepared=lambda: stop.install(keyboard=True))  # earlier stages end at once, and continue
+            if stop.requested() and read_run(config.run_dir).status == "interrupted":
+                print(f"{config.run_dir}: stopped and saved; the same command continues", file=sys.stderr, flush=True)
+                sys.exit(INTERRUPTED)
+        except KeyboardInterrupt:
+            print(
+                f"{config.run_dir}: interrupted; the same command continues from its last checkpoint", file=sys.stderr
+            )
+            sys.exit(130)
         except known as error:  # here already: what Hydra sees fail it precedes with a line of its own
             leave(error)
 
@@ -251,10 +265,29 @@ def main() -> None:
         run()
     except known as error:
         leave(error)
-    except OSError as error:
-        if not composing:
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__  # ValueError: of Hydra's log file
+        if not composing or not isinstance(cause, OSError):
             raise
-        sys.exit(f"error: cannot write {error.filename}: {error.strerror}; choose another runs_dir or free space")
+        sys.exit(f"error: cannot write {cause.filename}: {cause.strerror}; choose another runs_dir or free space")
+
+
+def _one_process(config: RunConfig) -> None:
+    """Refuse what only the launcher does: without it, a run is this one process on one device.
+
+    Raises:
+        ConfigError: another engine, or several devices, are asked for.
+    """
+    cluster = config.cluster
+    if cluster.engine != "local":
+        raise ConfigError(
+            f"cluster={cluster.engine} needs -m (python -m sweeps.train -m ...): without it the run would be trained in this "
+            "process; for that set cluster=local"
+        )
+    if cluster.devices > 1 and config.grpo.vllm != "server":
+        raise ConfigError(
+            f"cluster.devices={cluster.devices} needs -m (python -m sweeps.train -m ...): without it a run is one process on one device"
+        )
 
 
 def one_line_each(error: Exception) -> list[str]:
@@ -263,6 +296,8 @@ def one_line_each(error: Exception) -> list[str]:
     if isinstance(error, ScalingError):
         return lines
     first = lines[0] if lines else type(error).__name__
+    if first.startswith("Ambiguous value"):
+        return [f"{first}: a grid needs -m in front (python -m sweeps.train -m ...), a list [brackets]"]
     if first.startswith("Could not override"):
         key = first.split("'")[1]
         try:

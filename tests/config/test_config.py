@@ -159,9 +159,16 @@ def test_a_budget_that_shapes_the_schedule_is_part_of_the_identity():
         ("grpo=nope", "error: grpo=nope: no such option; options are bnpo, cispo, dapo, "),
         ("task.modulus=${nope}", "error: task.modulus: Interpolation key 'nope' not found"),
         ("runs_dir=/proc/none", "error: cannot write /proc/none: "),
+        ("runs_dir=closed", "error: cannot write "),
+        ("seed=1,2", "error: Ambiguous value for argument 'seed=1,2': a grid needs -m in front"),
+        ("cluster=slurm", "error: cluster=slurm needs -m "),
+        ("cluster.devices=2", "error: cluster.devices=2 needs -m "),
     ],
 )
 def test_the_command_of_a_single_run_ends_in_one_line(override, line, tmp_path):
+    (tmp_path / "closed" / ".hydra" / "train.log").mkdir(
+        parents=True
+    )  # Hydra's log cannot be opened, as on a read-only disk
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.train", override], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )

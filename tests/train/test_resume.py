@@ -185,3 +185,37 @@ def test_stop_request_saves_and_can_be_continued(small, tmp_path, unbroken):
     assert weights(config.run_dir, 6) == want
     table = scaling.load_runs(config.run_dir)
     assert table.runs.iloc[0]["redone_gpu_hours"] == 0
+
+
+def test_a_stop_request_within_a_generation_round_waits_for_its_end_where_it_can_be_saved(small, tmp_path):
+    config = small("grpo.updates_per_rollout=4", "budget.steps=12", "checkpoint.every=100", "eval.early=[0]")
+    run_once(config, tmp_path, kill=STOP_AT_STEP.format(step=2))
+    assert read_run(config.run_dir).segments[-1]["final_step"] == 4
+    assert [p.name for p in (config.run_dir / "checkpoints").iterdir()] == ["checkpoint-4"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command_of_a_single_run_saves_it(tmp_path, bases, number):
+    from tests_train_shared import SMALL
+
+    program = (
+        "import signal, sweeps.train\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsweeps.train.main()"
+    )
+    settings = [*SMALL, f"runs_dir={tmp_path}", f"bases_dir={bases}", "budget.steps=2000", "checkpoint.every=5000",
+                "eval.every=5000"]  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *settings], env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        for _ in range(1200):
+            lines = next(iter(tmp_path.glob("default/*/steps.jsonl")), None)
+            if process.poll() is not None or (lines is not None and lines.read_text().count("\n") > 3):
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and "Traceback" not in errors, errors[-2000:]
+    (run,) = tmp_path.glob("default/*/run.json")
+    record = read_run(run.parent)
+    assert record.status == "interrupted" and "the same command continues" in errors
+    assert (run.parent / "checkpoints" / f"checkpoint-{record.segments[-1]['final_step']}" / "ledger.json").is_file()
