@@ -79,7 +79,7 @@ def attach(
 
     path = Path(run_dir)
     shape = ModelShape.from_config(trainer.model.config.to_dict())
-    run = RunDirectory(path)
+    run = RunDirectory(path, main=trainer.accelerator.is_main_process)  # of several ranks, the first writes
     stages = ({"stage": "pretrain", **pretraining},) if pretraining else ()
     record = records.RunRecord(
         run_id=path.name, name=name or path.name, config={"trl": json.loads(trainer.args.to_json_string())},

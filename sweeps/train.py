@@ -284,7 +284,8 @@ def _one_process(config: RunConfig) -> None:
             f"cluster={cluster.engine} needs -m (python -m sweeps.train -m ...): without it the run would be trained in this "
             "process; for that set cluster=local"
         )
-    if cluster.devices > 1 and config.grpo.vllm != "server":
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if cluster.devices > 1 and alone and config.grpo.vllm != "server":
         raise ConfigError(
             f"cluster.devices={cluster.devices} needs -m (python -m sweeps.train -m ...): without it a run is one process on one device"
         )

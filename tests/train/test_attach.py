@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +77,38 @@ def test_the_trainers_own_evaluation_is_counted_once_and_apart(small, tmp_path):
     assert sum(cost.get("evaluation_flops", 0) > 0 for cost in costs) == 2  # the one after the last step, too
     assert total["evaluation_gpu_seconds"] > total["generation_gpu_seconds"]
     assert total["idle_gpu_seconds"] < 0.5 * total["evaluation_gpu_seconds"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from test_attach import plain_trainer
+from sweeps.config import RunConfig
+from sweeps.meter import attach
+
+folder = Path(sys.argv[2])
+config = RunConfig.model_validate_json((folder / "config.json").read_text())
+trainer = plain_trainer(config, folder / "out", evaluated=("a",), max_steps=2, eval_strategy="steps", eval_steps=2)
+attach(trainer, run_dir=folder / "mine", accelerator="cpu")
+trainer.train()
+"""
+
+
+def test_several_ranks_are_one_run(small, tmp_path):
+    from scaling import load_runs
+    from scaling.records import read_run
+
+    (tmp_path / "config.json").write_text(small().model_dump_json())
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(tmp_path / "script.py"),
+         str(Path(__file__).parent), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    record, table = read_run(tmp_path / "mine"), load_runs(tmp_path / "mine")
+    assert record.devices == 2 and record.status == "finished" and len(record.segments) == 1
+    assert table.steps["step"].tolist() == [1, 2] and (table.steps["rollouts"] == 16).all()  # of both ranks
+    assert table.runs.iloc[0]["gpu_hours_paid"] > table.runs.iloc[0]["gpu_hours"]
