@@ -69,7 +69,7 @@ class Recorder:
         self.cost = ComputeCost()
         self.last_step = 0
         earlier = self._resume() if records.is_run(self.path) else None
-        self._lock = _lock(self.path)
+        self._lock: int | None = _lock(self.path)
         segment = {
             "start": _now(),
             "host": socket.gethostname(),
@@ -130,9 +130,9 @@ class Recorder:
             step: its number; the next one by default.
 
         Raises:
-            ScalingError: a negative number, phases longer than ``seconds``, or a phase that is not known.
+            ScalingError: a negative number, a step that is not whole, phases longer than ``seconds``, or a phase that is not known.
         """
-        number = self.last_step + 1 if step is None else step
+        number = self.last_step + 1 if step is None else _whole("step", step)
         if number < 1:
             raise ScalingError(f"step must be >= 1 (0 is the base model), got {number!r}")
         held, phases = self.gpus if gpus is None else gpus, dict(phases or {})
@@ -142,7 +142,7 @@ class Recorder:
         idle = seconds - sum(phases.values())
         if idle < -1e-9 * max(1.0, seconds):
             raise ScalingError(f"phases must sum to at most seconds={seconds:g}, got {sum(phases.values()):g}")
-        fields: dict[str, float] = {f"{phase}_gpu_seconds": value * held for phase, value in phases.items()}
+        fields: dict[str, Any] = {f"{phase}_gpu_seconds": value * held for phase, value in phases.items()}
         fields |= {
             "idle_gpu_seconds": max(idle, 0.0) * held, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
             "rollouts": rollouts,
@@ -151,7 +151,7 @@ class Recorder:
             fields["training_flops"] = flops
         elif self.shape is not None and rollouts:
             fields |= _derived_flops(self.shape, prompt_tokens, completion_tokens, rollouts)
-        cost = ComputeCost(**fields)
+        cost = ComputeCost(**{n: v.item() if hasattr(v, "item") else v for n, v in fields.items()})  # numpy, torch
         self._steps.write(
             {"segment": self.segment, "step": number, "cost": cost.to_dict(), "metrics": dict(metrics or {})}
         )
@@ -188,11 +188,13 @@ class Recorder:
             guess_rate: chance that a blind guess is right, 0 to 1; kept in run.json.
 
         Raises:
-            ScalingError: counts outside 0..k.
+            ScalingError: counts outside 0..k, or numbers that are not whole (a mean reward is no count).
         """
         row: dict[str, Any] = {
-            "segment": self.segment, "step": self.last_step if step is None else step, "cost": self.cost.to_dict(),
-            "benchmark": benchmark, "successes": [int(n) for n in successes], "k": k,
+            "segment": self.segment, "step": self.last_step if step is None else _whole("step", step),
+            "cost": self.cost.to_dict(), "benchmark": benchmark,
+            "successes": [_whole(f"evaluation of {benchmark}: a count of successes", n) for n in successes],
+            "k": _whole("k", k),
             "sampling": {"decoding": decoding, "temperature": temperature},
         }  # fmt: skip
         row |= {
@@ -212,13 +214,16 @@ class Recorder:
             records.write_run(self.path, self.record)
 
     def close(self, cause: str = "finished") -> None:
-        """End the segment: ``finished``, ``budget``, ``interrupted`` or ``failed``."""
+        """End the segment: ``finished``, ``budget``, ``interrupted`` or ``failed``; a second call does nothing."""
+        if self._lock is None:
+            return
         self._steps.close()
         self._evals.close()
         last = {**self.record.segments[-1], "end": _now(), "cause": cause, "final_step": self.last_step}
         self.record = replace(self.record, segments=(*self.record.segments[:-1], last), status=cause)
         records.write_run(self.path, self.record)
         os.close(self._lock)
+        self._lock = None
 
     def __enter__(self) -> Recorder:
         return self
@@ -233,6 +238,22 @@ class Recorder:
                 self.cost = self.cost + ComputeCost.from_dict(row.get("cost", {}))
                 self.last_step = max(self.last_step, row["step"])
         return records.read_run(self.path)
+
+
+def _whole(name: str, value: Any) -> int:
+    """``value`` as an int, of whatever number type; never cut.
+
+    Example:
+        >>> _whole("step", 3.0)
+        3
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != value:
+        raise ScalingError(f"{name} must be a whole number, got {value!r}")
+    return number
 
 
 def _provenance(cost: ComputeCost) -> dict[str, Any]:

@@ -114,3 +114,22 @@ def test_flops_that_were_not_counted_are_unknown_not_zero(tmp_path):
     again.step(seconds=30.0, completion_tokens=900_000, flops=2e15)
     again.close()
     assert scaling.load_runs(without).runs["total_flops"].item() == 2e15
+
+
+def test_numbers_of_numpy_are_numbers_and_what_is_not_whole_is_no_count(tmp_path):
+    import numpy as np
+
+    with scaling.Recorder(tmp_path / "run") as rec:
+        rec.step(seconds=np.float32(2.0), prompt_tokens=np.int64(5), completion_tokens=np.float32(7), step=np.int64(3))
+        rec.eval(benchmark="b", successes=np.array([1, 0, 2]), k=np.int64(2))
+        with pytest.raises(ScalingError, match=r"a count of successes must be a whole number, got 0\.7"):
+            rec.eval(benchmark="b", successes=[0.7, 0.2])  # mean rewards
+        with pytest.raises(ScalingError, match="a count of successes must be a whole number, got nan"):
+            rec.eval(benchmark="b", successes=[float("nan")])
+        with pytest.raises(ScalingError, match=r"step must be a whole number, got 2\.5"):
+            rec.step(seconds=1.0, step=2.5)
+        rec.close("interrupted")
+    table = scaling.load_runs(tmp_path / "run")
+    assert not table.skipped and table.steps["step"].tolist() == [3] and table.steps["prompt_tokens"].tolist() == [5]
+    assert table.evals["step"].tolist() == [3]
+    assert scaling.records.read_run(tmp_path / "run").status == "interrupted"  # leaving the block closes nothing twice
