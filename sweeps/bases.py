@@ -28,13 +28,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """The record of a finished stage, or None where there is none; its ``path`` is where it lies now.
 
     Raises:
-        ConfigError: the file is not JSON.
+        ConfigError: the file cannot be read, or is not JSON.
     """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; choose another bases_dir, or fix permissions"
+        ) from error
+    except ValueError as error:  # no JSON, no UTF-8
         raise ConfigError(f"{path} must be JSON: {error}; remove {path.parent} to train it anew") from error
     return {**body, "path": str(path.parent)}
 

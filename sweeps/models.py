@@ -250,6 +250,7 @@ def load(
         ConfigError: the folder or hub model is missing, or its tokenizer cannot do what training needs.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if isinstance(config, ScratchModel) and path is None:
@@ -271,6 +272,11 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(where, **kwargs)
     except (OSError, ValueError) as error:
         raise ConfigError(_not_found(config, error, where)) from error
+    except SafetensorError as error:
+        raise ConfigError(
+            f"the weights of {where} are damaged ({error}): replace them; a base that was pretrained here is trained anew once "
+            "its folder is removed"
+        ) from error
     if isinstance(config, HubModel) and config.lora is not None:
         model = _with_adapters(model, config.lora, seed)
     return model, tokenizer

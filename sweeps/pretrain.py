@@ -161,7 +161,10 @@ def pretrain(
     found = read_base(folder)
     if found is not None:
         return found
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot create bases_dir {directory}: {error.strerror}; choose another") from error
     with FileLock(f"{folder}.lock"):
         found = read_base(folder)
         if found is None:

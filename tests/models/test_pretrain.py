@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,9 @@ def test_a_broken_record_is_named(whole, tmp_path: Path):
     (tmp_path / "base.json").write_text("{")
     with pytest.raises(ConfigError, match="base.json must be JSON"):
         read_base(tmp_path)
+    (tmp_path / "base.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="base.json must be JSON"):
+        read_base(tmp_path)
     stage = whole.stage()
     assert json.loads(json.dumps(stage)) == stage and stage["stage"] == "pretrain" and stage["flops"] == whole.flops
 
@@ -183,3 +187,15 @@ def test_a_task_without_texts_is_refused_by_name():
 
     with pytest.raises(ConfigError, match="task=chain"):
         base_hash(MODEL, CountdownConfig(), SETTINGS)
+
+
+def test_bases_that_cannot_be_used_end_in_one_line(whole, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot read .*file.*base.json: Not a directory"):
+        pretrain(MODEL, ChainTask(TASK), SETTINGS, tmp_path / "file")
+    with pytest.raises(ConfigError, match="cannot create bases_dir /proc/none"):
+        pretrain(MODEL, ChainTask(TASK), SETTINGS, "/proc/none")
+    shutil.copytree(whole.path, tmp_path / "base")
+    os.truncate(tmp_path / "base" / "model.safetensors", 500)
+    with pytest.raises(ConfigError, match=r"the weights of .*base are damaged"):
+        load(MODEL, ChainTask(TASK), path=tmp_path / "base")
