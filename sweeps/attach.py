@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,15 @@ class AttachedMeter(Meter):
         self.held.close_segment("finished")
         self.held.release()
 
+    def broke_off(self, cause: str) -> None:
+        """Close the run after an exception, so that a notebook can attach to it again."""
+        try:
+            if self.held.record is not None and self.held.record.status == "running":
+                self._flush()
+                self.held.close_segment(cause)
+        finally:
+            self.held.release()
+
 
 def attach(
     trainer: Any,
@@ -90,4 +100,15 @@ def attach(
     meter = AttachedMeter(record, run, pretraining=pretraining, updates_per_rollout=trainer.num_iterations)
     meter.bind(trainer, shape)
     trainer.add_callback(meter)
+    train = trainer.train
+
+    @functools.wraps(train)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return train(*args, **kwargs)
+        except BaseException as error:  # Ctrl-C among them
+            meter.broke_off("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
+
+    trainer.train = guarded
     return meter

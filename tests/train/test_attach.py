@@ -79,6 +79,37 @@ def test_the_trainers_own_evaluation_is_counted_once_and_apart(small, tmp_path):
     assert total["idle_gpu_seconds"] < 0.5 * total["evaluation_gpu_seconds"]
 
 
+@pytest.mark.parametrize(("error", "cause"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")])
+def test_a_training_that_breaks_off_is_said_and_can_be_attached_to_again(small, tmp_path, error, cause):
+    from scaling import load_runs
+    from scaling.records import read_run
+    from sweeps.meter import attach
+
+    def trainer():
+        return plain_trainer(small(), tmp_path / "out", max_steps=2)
+
+    first = trainer()
+    step, calls = first.training_step, []
+
+    def breaks(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return step(*args, **kwargs)
+
+    first.training_step = breaks
+    attach(first, run_dir=tmp_path / "mine", accelerator="cpu")
+    with pytest.raises(error):
+        first.train()
+    assert read_run(tmp_path / "mine").status == cause
+    again = trainer()
+    attach(again, run_dir=tmp_path / "mine", accelerator="cpu")  # as in a notebook: the process is the same
+    again.train()
+    assert [s["cause"] for s in read_run(tmp_path / "mine").segments] == [cause, "finished"]
+    table = load_runs(tmp_path / "mine")
+    assert table.steps["step"].tolist() == [1, 2] and table.runs.iloc[0]["redone_gpu_hours"] > 0
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
