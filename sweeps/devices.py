@@ -13,7 +13,15 @@ from scaling.hardware import accelerator, accelerators, peak_flops
 if TYPE_CHECKING:
     from sweeps.config import RunConfig
 
-__all__ = ["accelerator_name", "bf16_autocast", "compiled_generation", "one_gpu", "set_products", "stated_peak"]
+__all__ = [
+    "accelerator_name",
+    "bf16_autocast",
+    "compiled_generation",
+    "few_compilers",
+    "one_gpu",
+    "set_products",
+    "stated_peak",
+]
 
 COMPILED_NEEDS_FLOAT32 = (
     "generation=compiled needs float32: the static cache cannot hold what bfloat16 autocast computes"
@@ -86,6 +94,14 @@ def _can_compile() -> bool:
     """Whether ``torch.compile`` finds what it needs for a GPU: Triton, which builds its launchers with a C compiler."""
     compilers = (os.environ.get("CC", ""), "cc", "gcc", "clang")
     return importlib.util.find_spec("triton") is not None and any(name and shutil.which(name) for name in compilers)
+
+
+def few_compilers(most: int = 4) -> None:
+    """Let ``torch.compile`` start at most so many processes: by default it is one a core for every run of a machine."""
+    import torch._inductor.config as inductor
+
+    if "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ and (inductor.compile_threads or most) > most:
+        inductor.compile_threads = most
 
 
 def set_products(dtype: str) -> None:

@@ -15,7 +15,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from scaling.errors import ConfigError
 from sweeps.config import GrpoConfig, RunConfig
-from sweeps.devices import bf16_autocast, compiled_generation, one_gpu, set_products
+from sweeps.devices import bf16_autocast, compiled_generation, few_compilers, one_gpu, set_products
 from sweeps.recipes import trainer_class
 from sweeps.tasks.preflight import prompt_length
 
@@ -196,6 +196,7 @@ def build_trainer(
     )
     trainer.sampler_seed = config.seed
     if compiled_generation(config):
+        few_compilers()
         # TRL forbids compilation; transformers compiles where the cache is static and the device an accelerator
         settings = trainer.generation_config
         settings.disable_compile = False
