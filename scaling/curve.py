@@ -92,11 +92,16 @@ class Curve:
             raise ScalingError(f"stderr must have the length of compute ({x.size}), got {se.size}{where}")
         if se is not None and np.any(se < 0):
             raise ScalingError(f"stderr must be >= 0, got {np.nanmin(se):g}{where}")
-        counts = None if successes is None else np.asarray(successes, dtype=float)
+        counts = None if successes is None else _counts(successes, where)
         if counts is not None and (counts.ndim != 2 or len(counts) != x.size):
             raise ScalingError(f"successes must have shape (n_evals={x.size}, n_items), got {counts.shape}{where}")
         if counts is not None and not samples_per_item:
             raise ScalingError(f"successes needs samples_per_item (k), got {samples_per_item}{where}")
+        if counts is not None and samples_per_item and np.any((counts < 0) | (counts > samples_per_item)):
+            raise ScalingError(
+                f"successes must lie between 0 and samples_per_item ({samples_per_item}), got "
+                f"{np.nanmin(counts):g} to {np.nanmax(counts):g}{where}"
+            )
         set_ = object.__setattr__
         set_(self, "compute", x[order])
         set_(self, "performance", y[order])
@@ -160,11 +165,29 @@ def check_axis(axis: str) -> str:
     return axis
 
 
-def _vector(values: ArrayLike, name: str, where: str) -> NDArray[np.float64]:
+def _counts(values: ArrayLike, where: str) -> NDArray[np.float64]:
     try:
-        out = np.asarray(values, dtype=float)
+        return np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise ScalingError(f"{name} must be numbers, got {type(values).__name__}: {error}{where}") from error
+        raise ScalingError(f"successes must be numbers: {error}{where}") from error
+
+
+def _vector(values: ArrayLike, name: str, where: str) -> NDArray[np.float64]:
+    if isinstance(values, np.ma.MaskedArray):  # its hidden values are no data
+        values = np.ma.filled(values.astype(float), np.nan)
+    try:
+        given = np.asarray(values)
+        if given.dtype.kind in "mMc":
+            raise TypeError("give e.g. hours since the start" if given.dtype.kind in "mM" else "complex values")
+        out = np.asarray(values, dtype=float)
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:  # RuntimeError: a tensor that needs its gradient
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise ScalingError(f"{name} must be numbers, got {kind}: {error}{where}") from error
     if out.ndim != 1:
         raise ScalingError(f"{name} must be one-dimensional, got shape {out.shape}{where}")
     return out

@@ -38,7 +38,42 @@ def test_any_points(values, law, reward):
     assert np.isnan(reach.median) or 0 <= reach.never <= 1
 
 
-@pytest.mark.parametrize("bad", [[1.0, "x"], None])
-def test_a_curve_of_no_numbers_is_a_one_line_error(bad):
-    with pytest.raises((ScalingError, TypeError)):
-        Curve(compute=[1.0, 2.0], performance=bad)
+class _NeedsGradient:
+    """What a tensor that requires grad does when it is read."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("call detach first")
+
+
+BAD = {
+    "text": [1.0, "x"],
+    "nothing": None,
+    "dates": np.arange(2).astype("datetime64[D]"),
+    "durations": np.arange(2).astype("timedelta64[h]"),
+    "complex": np.array([1.0, 2.0j]),
+    "too large": [1, 10**400],
+    "tensor": _NeedsGradient(),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("field", ["compute", "performance", "stderr"])
+def test_a_curve_of_no_numbers_is_a_one_line_error(name, field):
+    if name == "nothing" and field == "stderr":
+        return
+    with pytest.raises(ScalingError, match=field) as caught:
+        Curve(**{"compute": [1.0, 2.0], "performance": [0.1, 0.2], field: BAD[name]})
+    assert "\n" not in str(caught.value)
+
+
+def test_masked_scores_are_missing():
+    hidden = np.ma.masked_array([0.1, 99.0, 0.3], mask=[False, True, False])
+    assert np.isnan(Curve(compute=[1.0, 2.0, 3.0], performance=hidden).performance[1])
+
+
+@pytest.mark.parametrize(
+    ("counts", "k"), [([[5.0, 1.0]], 4), ([[-1.0, 1.0]], 4), ([[1.0, 1.0]], -4), ([["x", "y"]], 4)]
+)
+def test_impossible_counts_are_errors(counts, k):
+    with pytest.raises(ScalingError, match="successes"):
+        Curve(compute=[1.0], performance=[0.5], successes=counts, samples_per_item=k)
