@@ -98,7 +98,9 @@ class Backtest:
         lines = []
         scores = self.scores()
         for fraction, part in scores.groupby("fraction", sort=True):
-            lines.append(f"fitted on the first {fraction:.0%} of compute, scored on the rest ({self.level:.0%} bands)")
+            lines.append(
+                f"fitted on the first {fraction:.0%} of compute, scored on the rest ({100 * self.level:.3g}% bands)"
+            )
             lines.append(
                 f"  {'method':<14}{'RMSE':>8}{'worst':>8}{'bias':>9}{'covers final':>14}{'width':>8}"
                 f"{'skill':>8}{'beats last value':>18}{'beats log-linear':>18}"
@@ -106,9 +108,14 @@ class Backtest:
             for row in part.to_dict("records"):
                 n = row["curves"]
                 refused = f"   {row['refused']} refused" if row["refused"] else ""
+                rmse, worst, bias, width, skill = (
+                    format(row[key], form) if np.isfinite(row[key]) else "-"
+                    for key, form in (
+                        ("rmse", ".4f"), ("rmse_worst", ".4f"), ("bias", "+.4f"), ("width", ".3f"), ("skill_last_value", ".2f"),
+                    )
+                )  # fmt: skip
                 lines.append(
-                    f"  {row['method']:<14}{row['rmse']:>8.4f}{row['rmse_worst']:>8.4f}{row['bias']:>+9.4f}"
-                    f"{row['covered']:>9} of {n:<2}{row['width']:>8.3f}{row['skill_last_value']:>8.2f}"
+                    f"  {row['method']:<14}{rmse:>8}{worst:>8}{bias:>9}{row['covered']:>9} of {n:<2}{width:>8}{skill:>8}"
                     f"{row['better_than_last_value']:>13} of {n:<2}{row['better_than_log_linear']:>13} of {n:<2}{refused}"
                 )
             ours = part.loc[part["method"] == "ensemble", "rmse"].dropna()

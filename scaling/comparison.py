@@ -143,7 +143,9 @@ class Comparison:
         of = "these very items" if self.of == "benchmark" else "all items they are a sample of"
         for p in self.pairs:
             paired = "independent draws" if p.paired == "nothing" else f"paired over {p.paired}"
-            lines.append(f"{p.other} against {p.baseline}: {self.metric} on {of}, {self.level:.0%} intervals, {paired}")
+            lines.append(
+                f"{p.other} against {p.baseline}: {self.metric} on {of}, {100 * self.level:.3g}% intervals, {paired}"
+            )
             for c, s in zip(p.difference, p.speed_up):
                 note = "" if c.status == "ok" else f"  ({c.status})"
                 lines.append(

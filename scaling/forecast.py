@@ -47,7 +47,7 @@ class Forecast:
         rows = ", ".join(
             f"{c:.4g}: {m:.3f} [{a:.3f}, {b:.3f}]" for c, m, a, b in zip(self.compute, self.median, self.low, self.high)
         )
-        return f"Forecast({self.level:.0%} band of the {self.of} {self.noise} on {self.axis}: {rows})"
+        return f"Forecast({100 * self.level:.3g}% band of the {self.of} {self.noise} on {self.axis}: {rows})"
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ class Reach:
 
     def __repr__(self) -> str:
         return (
-            f"Reach(score={self.score:g}: {self.median:.4g} [{self.low:.4g}, {self.high:.4g}] {self.axis} at {self.level:.0%}, "
+            f"Reach(score={self.score:g}: {self.median:.4g} [{self.low:.4g}, {self.high:.4g}] {self.axis} at {100 * self.level:.3g}%, "
             f"P(never)={self.never:.2f})"
         )

@@ -65,6 +65,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except ScalingError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None:  # not of a file: a closed pipe
+                raise
+            raise click.ClickException(f"cannot use {error.filename}: {error.strerror}") from error
 
 
 def _summary_of(name: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +28,8 @@ TABLES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json", ".gz")
 _ACCURACY_WORDS = ("acc", "pass", "solve", "success", "percent", "exact_match")
 _SHARE_STARTS = ("pass@", "avg@", "maj@", "acc", "success", "solve")
 _ROWS_SHOWN = 40  # columns named in an error
+_ABSENT = "(missing)"  # the value of a cell that is empty, where it tells curves apart
+_DRESSED = re.compile(r"[-+]?\d[\d.,]*\s?(%|[A-Za-z]+)?")  # a number as people write it: 1,234 or 45.2%
 
 
 @dataclass(frozen=True)
@@ -107,36 +113,72 @@ def read_source(
     for option, column in (("--compute", compute), ("--score", score)):
         if column is None:
             raise ScalingError(f"say which column is meant with {option} COL; {path} has: {_listed(names)}")
-    wanted = [str(compute), str(score), *_split(by), *filter(None, [seed_column, stderr])]
+    groups = list(dict.fromkeys(_split(by)))
+    wanted = [str(compute), str(score), *groups, *filter(None, [seed_column, stderr])]
     missing = [c for c in wanted if c not in names]
     if missing:
-        raise UnknownName(f"no column {', '.join(repr(c) for c in missing)} in {path}; it has: {_listed(names)}")
-    return _curves(
-        frame, path, str(compute), str(score), _split(by), seed_column, stderr, percent=percent, reward=reward
-    )
+        raise UnknownName(
+            f"no column {', '.join(repr(c) for c in missing)} in {path}; it has: {_listed(names)}{_separated(names, path)}"
+        )
+    if seed_column in groups:
+        raise ScalingError(
+            f"--seed-column {seed_column} is in --by, too: seeds are of one curve, --by tells curves apart"
+        )
+    for column in (compute, score, stderr):
+        if column and column in (*groups, seed_column):
+            raise ScalingError(f"--by and --seed-column name what tells curves apart, not the numbers of {column!r}")
+    return _curves(frame, path, str(compute), str(score), groups, seed_column, stderr, percent=percent, reward=reward)
 
 
 def read_frame(path: Path) -> pd.DataFrame:
     """A CSV, TSV, Parquet or JSON-lines file as a pandas table."""
     import pandas as pd
 
-    kind = "".join(s for s in path.suffixes[-2:] if s in TABLES).removesuffix(".gz") or ".csv"
+    endings = [s.lower() for s in path.suffixes[-2:]]
+    kind = "".join(s for s in endings if s in TABLES).removesuffix(".gz") or ".csv"
     try:
         if kind == ".parquet":
             frame = pd.read_parquet(path)
+            if any(frame.index.names):
+                frame = frame.reset_index()
         elif kind in (".jsonl", ".json"):
-            frame = pd.read_json(path, lines=kind == ".jsonl")
+            frame = _json(path, lines=kind == ".jsonl")
         else:
-            frame = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", low_memory=False)
+            packed = "gzip" if endings[-1:] == [".gz"] else "infer"
+            frame = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", low_memory=False, compression=packed)
     except pd.errors.EmptyDataError:
         raise ForeignLogError(f"{path} is empty") from None
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except UnicodeDecodeError as error:
+        raise ForeignLogError(
+            f"{path} must be text in UTF-8, got another encoding ({error}): save it as UTF-8"
+        ) from error
+    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ForeignLogError(f"cannot read {path} as {kind.lstrip('.')}: {reason}") from error
     frame.columns = [str(c).strip() for c in frame.columns]
     if frame.empty:
         raise ForeignLogError(f"{path} holds no rows")
     return frame
+
+
+def _json(path: Path, *, lines: bool) -> pd.DataFrame:
+    """JSON as Python reads it: whole numbers of any size (FLOPs), and no column made a date for its name (wall_time)."""
+    import pandas as pd
+
+    opened = (
+        gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8-sig")
+    )
+    with opened as file:
+        return pd.DataFrame([json.loads(line) for line in file if line.strip()] if lines else json.load(file))
+
+
+def _separated(names: list[str], path: Path) -> str:
+    """What to do, where the columns were not told apart."""
+    for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (" ", "spaces")):
+        if len(names) == 1 and separator in names[0] and not names[0].startswith("#"):
+            known = " or name the file .tsv" if separator == "\t" and path.suffix.lower() != ".tsv" else ""
+            return f"; its columns look separated by {word}: save it with commas (and decimal points){known}"
+    return ""
 
 
 def _curves(
@@ -164,7 +206,12 @@ def _curves(
     facts = [
         c for c in frame.columns if c in (*FACTORS, *MEASUREMENT, "epoch") and c not in (compute, score, stderr, *keys)
     ]
-    table = frame.loc[keep, [*keys, *facts]].astype({c: str for c in keys})
+    table = frame.loc[keep, [*keys, *facts]]
+    for key in keys:
+        absent = table[key].isna()
+        if absent.any():
+            notes.append(f"{int(absent.sum())} rows have no {key}: taken as one of their own, {_ABSENT!r}")
+        table[key] = table[key].astype(str).where(~absent, _ABSENT)
     table = table.assign(_x=x[keep], _y=y[keep] * scale, _e=np.nan if error is None else error[keep] * scale)
     table = table.assign(_row=np.flatnonzero(keep) + 2)  # line of the file, its header being line 1
     groups: dict[str, list[Curve]] = {}
@@ -177,11 +224,19 @@ def _curves(
         if drop.any():
             notes.append(f"{run_id}: {int(drop.sum())} repeated rows (same {compute} and {score}) were left out")
             part = part[~drop]
-        back = np.flatnonzero(np.diff(part["_x"].to_numpy()) < 0)
+        at = part["_x"].to_numpy()
+        with np.errstate(invalid="ignore"):  # of infinities, which the curve refuses
+            back = np.flatnonzero(np.diff(at) < 0)
+        again = at.size - np.unique(at).size
         if back.size:
             notes.append(
                 f"{run_id}: {compute} decreases at line {int(part['_row'].iloc[back[0] + 1])} ({back.size} times in all) and was "
                 "sorted; it must be cumulative, and of one run (else name the run's column with --by)"
+            )
+        elif again:
+            notes.append(
+                f"{run_id}: {again} rows have the same {compute} as another and another {score}; if they are of several runs, "
+                "name the run's column with --by or --seed-column"
             )
         try:
             curve = Curve(
@@ -215,7 +270,10 @@ def _labels(
 def _metric(score: str, y: np.ndarray, *, percent: bool, reward: bool, notes: list[str]) -> tuple[str, float]:
     """The curve's metric and the factor to apply, from the column's name, its values and what the user said."""
     scale = 0.01 if percent else 1.0
-    low, high = float(y.min()) * scale, float(y.max()) * scale
+    seen = y[np.isfinite(y)]  # a fit counts and leaves out the others
+    low, high = (float(seen.min()) * scale, float(seen.max()) * scale) if seen.size else (0.0, 0.0)
+    if percent and 0 < high <= 0.01:
+        notes.append(f"{score} is at most {high / scale:g} before --percent divides it: is it a share already?")
     inside = 0 <= low and high <= 1
     name = score.lower()
     if reward:
@@ -240,13 +298,19 @@ def _numbers(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
     raw = frame[column]
     if raw.ndim > 1:
         raise ForeignLogError(f"{path} has several columns named {column!r}")
-    out = pd.to_numeric(raw, errors="coerce")
+    if raw.dtype.kind in "mM":
+        raise ForeignLogError(f"{path}: {column} must be a number, got {raw.dtype}: give e.g. hours since the start")
+    try:
+        out = pd.to_numeric(raw, errors="coerce")
+    except OverflowError as error:
+        raise ForeignLogError(f"{path}: {column} must be a number below 1e308: {error}") from error
     bad = np.flatnonzero(
         out.isna().to_numpy() & raw.notna().to_numpy() & (raw.astype(str).str.strip() != "").to_numpy()
     )
     if bad.size:
         raise ForeignLogError(
             f"{path}, line {bad[0] + 2}: {column} must be a number, got {str(raw.iloc[bad[0]])[:60]!r} ({bad.size} such rows)"
+            + (": without % sign, unit or comma" if _DRESSED.fullmatch(str(raw.iloc[bad[0]]).strip()) else "")
         )
     return out.to_numpy(dtype=float)
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--level", type=click.FloatRange(0.5, 0.999), default=0.9, show_default=True, help="Of the intervals.")
 @click.option("--draws", type=click.IntRange(50, 100_000), default=1000, show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write compare.csv and compare.html here.")
 def compare(
     sources: tuple[str, ...],

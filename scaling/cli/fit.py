@@ -31,7 +31,7 @@ _LAWS = ("ensemble", "sigmoid", "weibull", "power", "log_linear", "linear_log", 
 @click.option(
     "--draws", type=click.IntRange(50, 100_000), default=1000, show_default=True, help="Draws behind the intervals."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
 @click.option("--full", is_flag=True, help="Print the whole summary of each fit, with its sensitivity to the window.")
 @click.option(
     "--backtest", "do_backtest", is_flag=True, help="Also score forecasts from the first 25 % and 50 % of compute."
@@ -120,12 +120,15 @@ def verdict(name: str, fitted: Fit) -> str:
 def _table(rows: list[dict[str, Any]], level: float) -> list[str]:
     width = max(5, *(len(str(r["curve"])) for r in rows))
     lines = [
-        f"{'curve':<{width}} {'evals':>6}  {f'asymptote A, {level:.0%}':<20} {'exponent B':<16} {'C_mid':<22}"
+        f"{'curve':<{width}} {'evals':>6}  {f'asymptote A, {100 * level:.3g}%':<20} {'exponent B':<16} {'C_mid':<22}"
         f" {'at 4 x the compute':<26} verdict"
     ]
     for r in rows:
-        steep = band(r["efficiency_exponent_low"], r["efficiency_exponent_high"], 2)
-        middle = f"[{amount(r['c_mid_low'])}, {amount(r['c_mid_high'])}]"
+        steep, middle = band(r["efficiency_exponent_low"], r["efficiency_exponent_high"], 2), "-"
+        if np.isinf(r["efficiency_exponent_low"]):  # a Weibull curve has another
+            steep = "-"
+        if np.isfinite(r["c_mid_low"]):
+            middle = f"[{amount(r['c_mid_low'])}, {amount(r['c_mid_high'])}]"
         asymptote = band(r["asymptote_low"], r["asymptote_high"])
         if not r["identified"]:  # an interval of what is not determined would be quoted
             asymptote = f">= {r['asymptote_low']:.3f}" if np.isfinite(r["asymptote_low"]) else "-"

@@ -69,7 +69,7 @@ class _Until(click.ParamType):
 )
 @click.option("--level", type=click.FloatRange(0.5, 0.999), default=0.9, show_default=True, help="Of the bands.")
 @click.option("--draws", type=click.IntRange(50, 100_000), default=1000, show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Also draw the forecast into this file."
 )
@@ -144,7 +144,7 @@ def lines(
     ahead = fitted.forecast(grid, level=level, of=of, noise=noise)
     what = "the law" if noise == "curve" else "one evaluation"
     on = "these very items" if of == "benchmark" else "all items they are a sample of"
-    out.append(f"  forecast of {what} on {on}: median and {level:.0%} band")
+    out.append(f"  forecast of {what} on {on}: median and {100 * level:.3g}% band")
     for c, middle, low, high in zip(grid, ahead.median, ahead.low, ahead.high):
         out.append(f"  at {c:>10.4g} ({c / last:>5.2f}x)  {middle:.3f}  {band(low, high)}")
     if ahead.note:
@@ -156,7 +156,7 @@ def lines(
             continue
         where = f"at {fitted.axis} {amount(r.median)}" if np.isfinite(r.median) else "more likely never than at all"
         out.append(
-            f"  reaches {score:g} {where}, {level:.0%} interval {amount(r.low)} to {amount(r.high)}; "
+            f"  reaches {score:g} {where}, {100 * level:.3g}% interval {amount(r.low)} to {amount(r.high)}; "
             f"never with probability {r.never:.2f}"
         )
     if gain is not None:

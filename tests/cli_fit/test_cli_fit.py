@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -170,7 +171,15 @@ HOSTILE = {
     "negative.csv": ("h,acc\n-1,0.2\n2,0.3\n", "compute must be >= 0"),
     "infinite.csv": ("h,acc\n1,0.2\ninf,0.3\n", "compute must be finite"),
     "blank.csv": ("h,acc\n,\n,\n", "has both h and acc"),
-    "semicolons.csv": ("h;acc\n1;0.2\n", "it has: h;acc"),
+    "semicolons.csv": ("h;acc\n1;0.2\n", "it has: h;acc; its columns look separated by semicolons"),
+    "tabs.csv": (
+        "h\tacc\n1\t0.2\n",
+        "separated by tabs: save it with commas (and decimal points) or name the file .tsv",
+    ),
+    "thousands.csv": ('h,acc\n"1,000",0.2\n', "got '1,000' (1 such rows): without % sign, unit or comma"),
+    "percent.csv": ("h,acc\n1,20.5%\n", "got '20.5%' (1 such rows): without % sign"),
+    "dates.jsonl": ('{"h": "2024-01-01", "acc": 0.1}', "h must be a number, got '2024-01-01'"),
+    "beyond.csv": (f"h,acc\n{'9' * 400},0.2\n", "h must be a number below 1e308"),
     "ragged.csv": ("h,acc\n1,0.2\n1,2,3,4\n", "cannot read"),
     "broken.jsonl": ('{"h": 1, "acc"', "cannot read"),
     "nested.jsonl": (json.dumps({"h": [1, 2], "acc": 0.1}), "must be a number"),
@@ -208,6 +217,93 @@ def test_odd_names_and_a_collapsed_curve_reach_the_output(cli_run: Run, tmp_path
     html = (tmp_path / "fit.html").read_text()
     assert "<b>größe" not in html
     assert "collapsed" in html
+
+
+def test_bytes_that_are_no_text_or_no_whole_file_are_said(cli_run: Run, tmp_path: Path) -> None:
+    text = pd.DataFrame({"h": C, "acc": Y}).to_csv(index=False)
+    (tmp_path / "excel.csv").write_bytes(text.encode("utf-16"))
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(text.encode())[:200])
+    args = ("--compute", "h", "--score", "acc", "--no-figure")
+    assert "save it as UTF-8" in error(cli_run("fit", "excel.csv", *args))
+    assert "cannot read cut.csv.gz" in error(cli_run("fit", "cut.csv.gz", *args))
+
+
+def test_files_as_they_come(cli_run: Run, tmp_path: Path) -> None:
+    """A byte-order mark, an index for a column, FLOPs beyond 64 bits, capital endings: read like any other."""
+    frame = pd.DataFrame({"wall_time": 1e9 * C, "acc": Y, "flops": [int(c) * 10**21 for c in C]})
+    lines = "".join(json.dumps(row) + "\n" for row in frame.to_dict("records"))
+    (tmp_path / "bom.jsonl").write_text("\ufeff" + lines, encoding="utf-8")
+    frame.drop(columns="flops").to_csv(tmp_path / "A.TSV", index=False, sep="\t")
+    frame.drop(columns="flops").set_index("wall_time").to_parquet(tmp_path / "INDEXED.PARQUET")
+    seen = set()
+    for name in ("bom.jsonl", "A.TSV", "INDEXED.PARQUET"):
+        args = ("--compute", "wall_time", "--score", "acc", "--draws", 60, "--no-figure")
+        result = cli_run("fit", name, *args)
+        assert result.exit_code == 0, result.output
+        seen.add(next(line for line in result.stdout.splitlines() if "asymptote A  " in line))
+    assert len(seen) == 1
+    flops = cli_run("fit", "bom.jsonl", "--compute", "flops", "--score", "acc", "--draws", 60, "--no-figure")
+    assert flops.exit_code == 0, flops.output
+    assert "flops 1e+22 to 1e+24" in flops.stdout
+
+
+def test_dates_are_no_compute(cli_run: Run, tmp_path: Path) -> None:
+    for kind, values in (("datetime", pd.date_range("2024-01-01", periods=40)), ("timedelta", pd.to_timedelta(C, "h"))):
+        pd.DataFrame({"when": values, "acc": Y}).to_parquet(tmp_path / f"{kind}.parquet")
+        line = error(cli_run("fit", f"{kind}.parquet", "--compute", "when", "--score", "acc"))
+        assert f"when must be a number, got {kind}" in line
+        assert "hours since the start" in line
+
+
+def test_rows_without_a_name_are_not_lost(cli_run: Run, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"h": np.tile(C, 2), "acc": np.tile(Y, 2), "model": ["a"] * 40 + [None] * 40})
+    path = table(tmp_path / "a.csv", **frame)
+    args = ("fit", path, "--compute", "h", "--score", "acc", "--no-figure", "--draws", 60)
+    by = cli_run(*args, "--by", "model")
+    assert "note: 40 rows have no model" in by.stderr
+    assert "(missing): identified" in by.stdout
+    seeds = cli_run(*args, "--seed-column", "model")
+    assert "80 evaluations of 2 curves" in seeds.stdout
+
+
+def test_what_tells_curves_apart_is_named_once(cli_run: Run, sweep_csv: Path) -> None:
+    args = ("fit", sweep_csv, "--compute", "gpu_hours", "--score", "accuracy", "--no-figure", "--draws", 60)
+    assert "--seed-column seed is in --by" in error(cli_run(*args, "--by", "seed", "--seed-column", "seed"))
+    assert "the numbers of 'accuracy'" in error(cli_run(*args, "--by", "accuracy"))
+    assert cli_run(*args, "--by", "recipe,seed,recipe").exit_code == 0
+
+
+def test_scores_that_are_doubted_are_named(cli_run: Run, tmp_path: Path) -> None:
+    args = ("--compute", "h", "--score", "acc", "--no-figure", "--draws", 60)
+    path = table(tmp_path / "a.csv", h=C, acc=Y)
+    assert "is it a share already?" in cli_run("fit", path, *args, "--percent").stderr
+    whole = table(tmp_path / "b.csv", h=C, acc=np.where(C == C[3], np.inf, Y))
+    assert "left out: 1 (score is NaN or infinite)" in cli_run("fit", whole, *args).stdout
+    mixed = table(tmp_path / "c.csv", h=np.repeat(C, 2), acc=np.stack([Y, Y + 0.01], 1).ravel())
+    assert "40 rows have the same h as another and another acc" in cli_run("fit", mixed, *args).stderr
+
+
+def test_tables_print_no_infinities(cli_run: Run, tmp_path: Path) -> None:
+    plateau = table(tmp_path / "a.csv", h=C, acc=0.6 - 0.4 * 0.5 ** ((C / 120) ** 2) + (Y - Y.round(2)) / 5)
+    fitted = cli_run("fit", plateau, "--compute", "h", "--score", "acc", "--no-figure", "--level", 0.999)
+    assert "asymptote A, 99.9%" in fitted.stdout
+    assert "identified" in fitted.stdout
+    assert "inf" not in fitted.stdout
+    flat = table(tmp_path / "b.csv", h=C, acc=np.full(40, 0.5))
+    scored = cli_run("fit", flat, "--compute", "h", "--score", "acc", "--no-figure", "--backtest")
+    assert "refused" in scored.stdout
+    assert "nan" not in scored.stdout
+
+
+def test_an_output_that_cannot_be_written_is_a_one_line_error(cli_run: Run, tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", h=C, acc=Y)
+    for command in ("fit", "forecast"):
+        line = error(
+            cli_run(command, path, "--compute", "h", "--score", "acc", "--draws", 60, "--out", path / "b.html")
+        )
+        assert "cannot use" in line
+    wrong = cli_run("fit", path, "--compute", "h", "--score", "acc", "--seed", "-1")
+    assert "Invalid value for '--seed'" in error(wrong)
 
 
 # ---- forecast
