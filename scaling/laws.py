@@ -241,7 +241,7 @@ class Constant(Law):
 
     @staticmethod
     def evaluate(compute: Array, *, level: Any) -> Array:
-        return level + 0.0 * np.asarray(compute)
+        return level + np.zeros_like(compute, dtype=float)
 
     @staticmethod
     def solve(score: Array, *, level: Any) -> Array:

@@ -29,6 +29,11 @@ ENSEMBLE = ("sigmoid", "weibull", "power", "log_linear", "linear_log")
 # of each seed at least: pooled quantiles are then as near those of 10,000 as they come with 400 draws
 _CANDIDATES = 1200
 _FOLLOWED = 5  # seeds that every law is compared on
+MIN_DRAWS = 20  # below, the ends of a 90 % interval are no quantiles of anything
+MIN_FACTOR = 1.01  # last compute over first: laws are of log compute, of which less is none (dates, time stamps)
+_ROUNDING = 1e-12  # of a score: what the order of a sum changes
+_EXACT = 1e-4  # of the noise: a smaller standard error of R_0 is as good as none
+_SEARCHED = frozenset(name for law in LAWS.values() for name in law.nonlinear) - {"c_mid"}  # in their logarithm
 _LIMITS = ("sigmoid", "power", "log_linear")  # the sigmoid and what it tends to when C_mid is far below the window
 
 
@@ -90,8 +95,7 @@ def fit(
         >>> short.identified
         False
     """
-    if draws < 1:
-        raise ScalingError(f"draws must be at least 1, got {draws}")
+    _check_numbers(draws=draws, seed=seed, r_0=r_0, r_0_stderr=r_0_stderr, delta=delta, n_items=n_items)
     if loss not in ("squared", "huber"):
         raise ScalingError(f"loss must be 'squared' or 'huber', got {loss!r}")
     if method not in ("posterior", "bootstrap"):
@@ -104,11 +108,15 @@ def fit(
         ENSEMBLE if ensemble else _LIMITS if form == "sigmoid" and r_0 is None and method == "posterior" else (form,)
     )
     data = prepare(curves, fit_after=fit_after)
+    if r_0 is not None and data.unit and not 0 <= r_0 <= 1:
+        raise ScalingError(f"r_0 of {data.curves[0].metric} must lie within [0, 1], got {r_0:g}")
     several = len(data.curves) > 1
     if method == "bootstrap" and (ensemble or several):
         raise ScalingError(
             "method='bootstrap' needs one law and one curve, e.g. fit(curve, law='sigmoid', method='bootstrap')"
         )
+    if method == "bootstrap" and r_0_stderr:
+        raise ScalingError("method='bootstrap' takes r_0 as exact: leave r_0_stderr out, or use method='posterior'")
     if "sigmoid" in names and method == "posterior":
         names = (*names, ONSET)
     if not data.unit:
@@ -133,10 +141,17 @@ def fit(
             f"{short} evaluations at {distinct} values of compute, at least {MIN_EVALS} at {MIN_DISTINCT} are needed"
         )
         return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
+    factor = float(np.exp(min(700.0, *(np.ptp(s.x) for s in data.positive if s.x.size > 1))))
+    if factor < MIN_FACTOR:
+        message = (
+            f"{data.curves[0].axis} grows by a factor of {factor:.6g} only, at least {MIN_FACTOR} is needed; "
+            "is it counted from the run's start?"
+        )
+        return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
     late = min(min(s.y.size, np.unique(s.x).size + 1) for s in data.positive)
     if late < MIN_EVALS:  # evaluations at zero compute alone carry only laws that start there
         names = tuple(k for k in names if member(k)[0].starts_at_zero) or names
-    if all(np.ptp(s.y) == 0 for s in data.series):
+    if all(np.ptp(s.y) <= _ROUNDING * np.abs(s.y).max() for s in data.series):
         message = f"every score is {data.series[0].y[0]:g}: nothing to fit"
         return Fit.refused(data, Verdict(Status.CONSTANT, message), **common)
     given = data
@@ -207,13 +222,36 @@ def _bounds(data: Prepared, given: dict[str, tuple[float, float]] | None) -> dic
         reach = 3.0 * max(high - low, 1e-9)
         out = {"asymptote": (low - reach, high + reach), "r_0": (low - reach, high + reach)}
     known = {name for law in LAWS.values() for name in law.bounds} - {"c_mid", "log_error"}
-    for name, (low, high) in (given or {}).items():
+    for name, pair in dict(given or {}).items():
         if name not in known:
             raise ScalingError(f"bounds can be given for {', '.join(sorted(known))}, got {name!r}")
+        try:
+            low, high = (float(end) for end in pair)
+        except (TypeError, ValueError) as error:
+            raise ScalingError(f"bounds of {name} must be (low, high), got {pair!r}") from error
         if not low < high:
             raise ScalingError(f"bounds of {name} must be (low, high) with low < high, got ({low:g}, {high:g})")
-        out[name] = (float(low), float(high))
+        if name in _SEARCHED and not 0 < low < high < np.inf:
+            raise ScalingError(f"bounds of {name} must be finite and above 0, got ({low:g}, {high:g})")
+        out[name] = (low, high)
     return out
+
+
+def _check_numbers(*, draws: int, seed: int, **options: float | None) -> None:
+    """Raise where an option of `fit` is no number, or one that would be carried into the draws as nonsense."""
+    for name, value, least in (("draws", draws, MIN_DRAWS), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            why = " (an interval needs that many)" if name == "draws" else ""
+            raise ScalingError(f"{name} must be a whole number of at least {least}{why}, got {value!r}")
+    for name, value in options.items():
+        if value is None:
+            continue
+        if not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+            raise ScalingError(f"{name} must be a finite number, got {value!r}")
+        if (name == "r_0_stderr" and value < 0) or (name == "delta" and value <= 0):
+            raise ScalingError(f"{name} must be above 0, got {value!r}")
+        if name == "n_items" and (value < 1 or value != int(value)):
+            raise ScalingError(f"n_items must be a whole number of at least 1, got {value!r}")
 
 
 def _integrate(
@@ -232,11 +270,11 @@ def _integrate(
         return near
     options: dict[str, dict] = {}
     if r_0 is not None and "r_0" in law.linear:
+        options["fixed"] = {"r_0": r_0}
         if r_0_stderr:
             first = integrate(law, series, prior=prior, bounds=bounds)
-            options["soft"] = {"r_0": (r_0, (first.sigma / r_0_stderr) ** 2)}
-        else:
-            options["fixed"] = {"r_0": r_0}
+            if r_0_stderr > _EXACT * first.sigma:  # below, the weight of one value would drown the scores in rounding
+                options = {"soft": {"r_0": (r_0, (first.sigma / r_0_stderr) ** 2)}}
     return integrate(law, series, prior=prior, bounds=bounds, near=near, **options)
 
 

@@ -65,7 +65,10 @@ def prepare(curves: Curve | Iterable[Curve], *, fit_after: float | None = None) 
     Raises:
         ScalingError: no curve, different axes or metrics, or a share outside [0, 1].
     """
-    given = [curves] if isinstance(curves, Curve) else list(curves)
+    try:
+        given = [curves] if isinstance(curves, Curve) else list(curves)
+    except TypeError as error:
+        raise ScalingError(f"fit needs Curve objects, got {type(curves).__name__}") from error
     if not given:
         raise ScalingError("fit needs at least one curve, got none")
     for item in given:

@@ -172,7 +172,7 @@ class Fit:
             raise ScalingError(f"of must be 'benchmark' or 'population', got {of!r}")
         if noise not in ("curve", "observation"):
             raise ScalingError(f"noise must be 'curve' or 'observation', got {noise!r}")
-        c = np.ravel(np.asarray(compute, dtype=float))
+        c = _compute(compute)
         if not self.draws.size:
             nothing = np.full(c.shape, np.nan)
             ends = np.full(c.shape, -np.inf), np.full(c.shape, np.inf)
@@ -196,19 +196,21 @@ class Fit:
             of: as in `forecast`.
             noise: as in `forecast`.
         """
-        c = np.ravel(np.asarray(compute, dtype=float))
+        c = _compute(compute)
         rng = np.random.default_rng([self.seed, 1])
         draws = self.new_seed if noise == "observation" and self.new_seed is not None else self.draws
         values = at_compute(draws, c)
         if of == "population":
             values = values + item_error(self.curves, self.n_items).sd(values) * rng.standard_normal((draws.size, 1))
-        if noise == "observation":
+        if noise == "observation" and c.size:
             values = values + ar_noise(draws["rho"], draws["sigma"], c.size, rng)
         return np.clip(values, 0.0, 1.0) if in_unit_interval(self.curves[0].metric) else values
 
     def compute_to_reach(self, score: float, *, level: float = 0.9) -> Reach:
         """Compute at which the curve reaches ``score``, with the probability that it never does."""
         _check_level(level)
+        if not isinstance(score, (int, float, np.number)) or np.isnan(score):
+            raise ScalingError(f"the score to reach must be a number, got {score!r}")
         if not self.draws.size:
             return Reach(float(score), np.nan, 0.0, np.inf, level, np.nan, self.axis)
         values = reach(self.draws, score)
@@ -222,8 +224,7 @@ class Fit:
         """
         if not self.draws.size:
             return float("nan")
-        start = self.window[1] if since is None else since
-        values = at_compute(self.draws, np.array([start, by], dtype=float))
+        values = at_compute(self.draws, _compute([self.window[1] if since is None else since, by]))
         return float(np.mean(values[:, 1] - values[:, 0] > more_than))
 
     def profile(self, *, at: float = np.inf, level: float = 0.9, rho: float | None = None) -> tuple[float, float]:
@@ -241,6 +242,8 @@ class Fit:
         _check_level(level)
         if not self.draws.size or len(self.curves) > 1:
             raise ScalingError(f"a profile needs a fit of one curve, this is of {len(self.curves)} ({self.status})")
+        if not at > 0 or not (rho is None or -1 < rho < 1):
+            raise ScalingError(f"a profile needs at > 0 and rho between -1 and 1, got at={at}, rho={rho}")
         if np.isinf(at) and not self.law.saturating:
             raise ScalingError(f"{type(self.law).__name__} has no asymptote to profile; give at=...")
         data = prepare(self.curves, fit_after=self.fit_after)
@@ -262,5 +265,16 @@ class Fit:
 
 
 def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ScalingError(f"level must lie between 0 and 1, got {level}")
+    if not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
+        raise ScalingError(f"level must lie between 0 and 1, got {level!r}")
+
+
+def _compute(values: ArrayLike) -> Array:
+    """Places to forecast, shape ``(n,)``: NaN and negative ones would come back as NaN."""
+    try:
+        c = np.ravel(np.asarray(values, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ScalingError(f"compute must be numbers, got {values!r}") from error
+    if not np.all(c >= 0):
+        raise ScalingError(f"compute to forecast must be >= 0, got {c[~(c >= 0)][0]:g}")
+    return c

@@ -58,7 +58,7 @@ def pool_seeds(
     log = np.array([name in law.positive for name in names])
     count = len(seeds)
     theta = np.stack(
-        [np.stack([np.log(p.parameters[k]) if lg else p.parameters[k] for k, lg in zip(names, log)]) for p in seeds], 1
+        [np.stack([_log(p.parameters[k]) if lg else p.parameters[k] for k, lg in zip(names, log)]) for p in seeds], 1
     )
     order = np.argsort(theta[0], axis=1)  # neighbours in the first parameter are neighbours in the walk
     share = (count - 1.0) / count  # one volume prior for the law, not one for every seed
@@ -112,6 +112,10 @@ def pool_seeds(
         return {k: np.exp(v) if lg else v for k, v, lg in zip(names, values, log)}
 
     return Pooled(unpack(mu), unpack(fresh), dict(zip(names, np.sqrt(variance))), rho, sigma)
+
+
+def _log(values: Array) -> Array:
+    return np.log(np.maximum(values, 1e-300))  # the scale of a power law that gains nothing is 0
 
 
 def _limits(

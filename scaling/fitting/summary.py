@@ -113,7 +113,8 @@ def summarise(fit: Fit, *, full: bool = False) -> str:
             f"  {'from':>10} {'to':>10} {'n':>5}   {'A':18} {'B':18} identified",
         ]
         for cut in cutoffs(fit):
-            a, b = (f"[{low:.3f}, {high:.3f}]" for low, high in (cut.asymptote, cut.efficiency_exponent))
+            ends = (cut.asymptote, cut.efficiency_exponent)
+            a, b = (f"[{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "-" for low, high in ends)
             lines.append(
                 f"  {cut.first:10.4g} {cut.last:10.4g} {cut.evaluations:5d}   {a:18} {b:18} {'yes' if cut.identified else 'no'}"
             )

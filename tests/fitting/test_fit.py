@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import scaling
-from scaling import Curve, LinearLog, LogLinear, ScalingError, Sigmoid
+from scaling import Constant, Curve, LinearLog, LogLinear, ScalingError, Sigmoid
 from scaling.errors import UnknownName
 from scaling.fitting.identify import MAX_WIDTH
 from scaling.fitting.status import Status
@@ -66,6 +66,13 @@ def test_what_should_not_be_fitted_is_a_one_line_error(curves, message):
         ({"draws": 0}, "draws"), ({"loss": "l1"}, "loss"), ({"r_0_stderr": 0.1}, "needs r_0"), ({"method": "mcmc"}, "method"),
         ({"bounds": {"slant": (0, 1)}}, "bounds can be given for"), ({"bounds": {"asymptote": (1, 0)}}, "low < high"),
         ({"fit_after": -1.0}, "fit_after"), ({"method": "bootstrap"}, "one law"),
+        ({"draws": 1}, "at least 20"), ({"draws": 99.5}, "draws must be a whole number"), ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"), ({"r_0": np.nan}, "r_0 must be a finite number"), ({"r_0": 2.0}, r"r_0 of pass@1 must lie"),
+        ({"r_0": 0.2, "r_0_stderr": -0.1}, "r_0_stderr"), ({"loss": "huber", "delta": 0.0}, "delta must be above 0"),
+        ({"loss": "huber", "delta": np.nan}, "delta"), ({"n_items": 1.5}, "n_items"), ({"n_items": 0}, "n_items"),
+        ({"bounds": {"asymptote": (0.9,)}}, "must be .low, high., got"), ({"bounds": {"shape": (0.0, 2.0)}}, "above 0"),
+        ({"bounds": {"efficiency_exponent": (-1.0, 2.0)}}, "above 0"),
+        ({"law": "sigmoid", "method": "bootstrap", "r_0": 0.2, "r_0_stderr": 0.01}, "takes r_0 as exact"),
     ],
 )  # fmt: skip
 def test_impossible_options_are_errors(options, message):
@@ -73,6 +80,61 @@ def test_impossible_options_are_errors(options, message):
         scaling.fit(curve(), **options)
     with pytest.raises(UnknownName):
         scaling.fit(curve(), law="gompertz")
+
+
+@pytest.mark.parametrize("small", [1e-6, 1e-9, 1e-12])
+def test_a_tiny_standard_error_of_r_0_is_none(small):
+    exact, nearly = (
+        scaling.fit(curve(), law="sigmoid", r_0=0.25, r_0_stderr=error, draws=200).interval("asymptote")
+        for error in (None, small)
+    )
+    assert nearly == pytest.approx(exact, abs=0.005)
+
+
+@pytest.mark.parametrize("law", ["ensemble", "sigmoid", "power"])
+def test_compute_that_hardly_grows_is_refused_not_extrapolated(law):
+    start = 1.7e9  # seconds since 1970: a time stamp, not a compute
+    stamps = start + 86400.0 * np.arange(40)
+    fit = scaling.fit(Curve(compute=stamps, performance=np.linspace(0.3, 0.6, 40)), law=law)
+    assert fit.status == Status.TOO_FEW and "grows by a factor of 1.00198 only" in fit.message
+    assert "nan" not in fit.summary()
+    counted = scaling.fit(Curve(compute=stamps - start, performance=np.linspace(0.3, 0.6, 40)), law=law, draws=50)
+    assert counted.draws.size == 50
+
+
+def test_scores_that_differ_by_rounding_are_constant():
+    jitter = 5.6e-17 * np.random.default_rng(0).integers(0, 2, 40)
+    for score in (0.3, -1000.0):
+        fit = scaling.fit(Curve(compute=np.arange(1.0, 41.0), performance=score + 1e3 * jitter, metric="reward"))
+        assert fit.status == Status.CONSTANT
+    assert scaling.fit(Curve(compute=np.arange(1.0, 41.0), performance=0.3 + jitter)).status == Status.CONSTANT
+
+
+@pytest.mark.parametrize("compute", [-1.0, np.nan, [100.0, -1.0], "soon"])
+def test_a_forecast_where_there_is_no_compute_is_an_error(compute):
+    fit = scaling.fit(curve(), law="sigmoid", draws=50)
+    for ask in (fit.forecast, fit.simulate):
+        with pytest.raises(ScalingError, match="compute"):
+            ask(compute)
+    if np.isscalar(compute):
+        with pytest.raises(ScalingError, match="compute"):
+            fit.gain(by=compute)
+
+
+def test_questions_without_an_answer_are_errors():
+    fit = scaling.fit(curve(), law="sigmoid", draws=50)
+    for ask in (
+        lambda: fit.compute_to_reach(np.nan),
+        lambda: fit.compute_to_reach("high"),
+        lambda: fit.profile(at=0.0),
+        lambda: fit.profile(at=np.nan),
+        lambda: fit.profile(rho=1.5),
+        lambda: fit.interval("asymptote", level="90%"),
+    ):
+        with pytest.raises(ScalingError):
+            ask()
+    assert fit.forecast([], noise="observation").median.size == 0
+    assert Constant(level=0.3)(np.inf) == 0.3
 
 
 def test_nan_duplicates_and_zero_compute_are_used_or_counted():
@@ -120,6 +182,8 @@ def test_an_unidentified_asymptote_is_a_lower_bound_and_never_a_point():
     full = fit.summary(full=True)
     assert "window sensitivity" in full and full.count("\n") > text.count("\n") + 5
     assert "not identified, at least" in repr(fit)
+    line = scaling.fit(curve(), law="linear_log", draws=50).summary(full=True)  # no asymptote in any part
+    assert "inf" not in line and "nan" not in line
 
 
 def test_what_would_settle_the_asymptote_is_compute_only_where_its_interval_is_what_is_wide():
@@ -222,9 +286,11 @@ def test_a_saved_fit_comes_back_whole(tmp_path):
         np.testing.assert_array_equal(
             back.forecast([1e5], noise="observation").low, fit.forecast([1e5], noise="observation").low
         )
-    path.write_bytes(b"nothing")
-    with pytest.raises(ScalingError, match="not a fit saved"):
-        scaling.load_fit(path)
+    np.save(tmp_path / "array.npy", np.ones(3))
+    for rubbish in (b"nothing", b"", path.read_bytes()[:200], (tmp_path / "array.npy").read_bytes()):
+        path.write_bytes(rubbish)
+        with pytest.raises(ScalingError, match="not a fit saved"):
+            scaling.load_fit(path)
 
 
 def test_unknown_parameter_and_levels_are_errors():

@@ -8,9 +8,9 @@ import pytest
 import scaling
 from scaling.fitting import api
 from scaling.fitting.data import prepare
-from scaling.fitting.posterior import integrate
+from scaling.fitting.posterior import Posterior, integrate
 from scaling.fitting.seeds import _normal_between, pool_seeds
-from scaling.laws import LAWS
+from scaling.laws import LAWS, Power
 
 
 def seeds(count: int, *, base: bool = False, noise: float = 0.01) -> list[scaling.Curve]:
@@ -107,3 +107,12 @@ def test_the_mean_law_keeps_to_the_bounds_of_a_positive_parameter_too():
     for draws in (fit.draws, fit.new_seed):
         inside = draws["efficiency_exponent"][draws["law"] == "sigmoid"]
         assert inside.size and inside.min() >= 1.0 - 1e-9 and inside.max() <= 2.0 + 1e-9
+
+
+def test_a_law_without_gain_in_every_seed_has_finite_draws():
+    rng = np.random.default_rng(0)
+    nothing = {"asymptote": rng.normal(0.4, 0.01, 200), "efficiency_exponent": np.ones(200), "scale": np.zeros(200)}
+    flat = [Posterior(Power, nothing, np.zeros(200), np.ones(200), np.zeros(200), np.zeros(200), 1.0) for _ in range(2)]
+    pooled = pool_seeds(flat, draws=50, bounds=Power.bounds, rng=rng)
+    for parameters in (pooled.mean, pooled.new_seed):
+        assert all(np.isfinite(values).all() for values in parameters.values())
