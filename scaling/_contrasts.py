@@ -94,6 +94,7 @@ def exponents(
     common: tuple[float, float],
     level: float,
     options: dict,
+    seed: int,
     rng: np.random.Generator,
 ) -> Contrast:
     """Difference in B after refitting both recipes with the same A, over the error of that A; seed by seed where paired."""
@@ -117,7 +118,7 @@ def exponents(
             value = middle + error * float(ndtri((k + 0.5) / nodes))
             bounds = {"asymptote": (value - 1e-4, value + 1e-4)}
             settings = {**options, "law": "sigmoid", "draws": max(options["draws"] // nodes, 100), "bounds": bounds}
-            steep = [_exponent_draws(fit(list(side), seed=k, **settings), value) for side in (a, b)]
+            steep = [_exponent_draws(fit(list(side), seed=seed + k, **settings), value) for side in (a, b)]
             if not all(s.size for s in steep):
                 return replace(nothing, status=f"no sigmoid with the common asymptote {value:.3f} fits both")
             gaps.append(rng.choice(steep[1], 400) - rng.choice(steep[0], 400))

@@ -99,7 +99,7 @@ class Backtest:
         scores = self.scores()
         for fraction, part in scores.groupby("fraction", sort=True):
             lines.append(
-                f"fitted on the first {fraction:.0%} of compute, scored on the rest ({100 * self.level:.3g}% bands)"
+                f"fitted on the first {100 * fraction:.3g}% of compute, scored on the rest ({100 * self.level:.3g}% bands)"
             )
             lines.append(
                 f"  {'method':<14}{'RMSE':>8}{'worst':>8}{'bias':>9}{'covers final':>14}{'width':>8}"
@@ -152,6 +152,7 @@ def backtest(
 
     Raises:
         ScalingError: no curves, or a fraction outside (0, 1).
+        UnknownName: no such law.
 
     Example:
         >>> import numpy as np
@@ -165,14 +166,22 @@ def backtest(
     """
     import pandas as pd
 
+    from scaling.fitting.api import check_draws
+    from scaling.laws import law_named
+
     named = _named(curves)
     if not named:
         raise ScalingError("backtest needs at least one curve")
-    for fraction in fractions:
-        if not 0 < fraction < 1:
-            raise ScalingError(f"fractions must lie between 0 and 1, got {fraction}")
+    fractions = np.ravel(np.asarray(fractions, dtype=float)).tolist()
+    if not fractions or not all(0 < fraction < 1 for fraction in fractions):
+        raise ScalingError(f"fractions must be one or more shares between 0 and 1, got {fractions}")
     if not 0 < level < 1:
         raise ScalingError(f"level must be between 0 and 1, got {level}")
+    laws = [laws] if isinstance(laws, str) else laws
+    for name in laws:
+        if name != "ensemble":
+            law_named(name)  # an unknown law is an error, not a refused fit
+    check_draws(draws, seed)
     forecasters: dict[str, Forecaster] = {"last_value": last_value}
     forecasters |= {name: LawForecaster(name, draws, seed) for name in ("log_linear", *laws)}
     forecasters |= dict(methods or {})
@@ -299,7 +308,9 @@ def _named(
         pairs = [("", item) for item in curves]
     out: dict[str, list[Curve]] = {}
     for i, (name, item) in enumerate(pairs):
-        seeds = [item] if isinstance(item, Curve) else list(item)
+        seeds = list(item) if isinstance(item, Iterable) else [item]
+        if wrong := [type(c).__name__ for c in seeds if not isinstance(c, Curve)]:
+            raise ScalingError(f"backtest needs Curve objects, or lists of them, got {wrong[0]}")
         seeds = [c for c in seeds if len(c.finite())]
         if not seeds:
             raise ScalingError(f"curve {name or i} has no finite evaluations")

@@ -7,7 +7,7 @@ collapsed ones, evaluations beyond the fourth epoch and differing settings are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +86,7 @@ def compare(
     from scaling.factors import check_pooling, notable
     from scaling.fitting import fit
 
-    named = {str(name): [c] if isinstance(c, Curve) else list(c) for name, c in recipes.items()}
+    named = _recipes(recipes)
     if len(named) < 2:
         raise ScalingError(f"compare needs at least two recipes, got {len(named)}: {', '.join(named) or 'none'}")
     for name, curves in named.items():
@@ -99,10 +99,17 @@ def compare(
         raise ScalingError(f"of must be 'benchmark' or 'population', got {of!r}")
     if not 0 < level < 1:
         raise ScalingError(f"level must be between 0 and 1, got {level}")
+    if not 0 <= margin < np.inf:
+        raise ScalingError(f"margin must be a score >= 0, got {margin}")
+    if at is not None:
+        at = np.ravel(np.asarray(at, dtype=float)).tolist()
+        if not all(0 < c < np.inf for c in at):
+            raise ScalingError(f"recipes are compared at compute that is finite and above 0, got at={at}")
     for what in ("axis", "metric"):
         found = sorted({getattr(c, what) for curves in named.values() for c in curves})
         if len(found) > 1:
             raise ScalingError(f"recipes must share one {what} to be compared, got {', '.join(found)}")
+    factors = (factors,) if isinstance(factors, str) else factors
     differing = check_pooling(named, factors=factors, of=of)
     options = {"law": law, "fit_after": fit_after, "draws": draws}
     fits = {name: fit(curves, seed=seed, **options) for name, curves in named.items()}
@@ -110,7 +117,7 @@ def compare(
     flags += [f"{name} was not fitted: {f.message}" for name, f in fits.items() if not len(f.draws)]
     rng = np.random.default_rng([seed, 7])
     pairs = tuple(
-        _pair(first, name, named, fits, at, level, of, margin, options, rng) for name in named if name != first
+        _pair(first, name, named, fits, at, level, of, margin, options, seed, rng) for name in named if name != first
     )  # fmt: skip
     second = None
     if dense is not None:
@@ -130,12 +137,14 @@ def _pair(
     of: str,
     margin: float,
     options: dict,
+    seed: int,
     rng: np.random.Generator,
 ) -> Pair:
     from scaling.factors import item_contrast
 
     fit_a, fit_b = fits[a], fits[b]
     nothing = float("nan")
+    begun = max(fit_a.window[0], fit_b.window[0])
     reached = min(fit_a.window[1], fit_b.window[1])
     where = np.asarray(at if at is not None else [share * reached for share in AT], dtype=float)
     if not len(fit_a.draws) or not len(fit_b.draws):
@@ -159,7 +168,9 @@ def _pair(
     if len(seeds) >= _SHARED_SEEDS:
         from scaling.fitting import fit
 
-        couples = [(fit([x], seed=i, **options), fit([y], seed=i, **options)) for i, (x, y) in enumerate(seeds)]
+        couples = [
+            (fit([x], seed=seed + i, **options), fit([y], seed=seed + i, **options)) for i, (x, y) in enumerate(seeds)
+        ]
         couples = [(x, y) for x, y in couples if len(x.draws) and len(y.draws)]
         paired = f"{len(couples)} shared seeds"
     extra, items = (0.0, "") if of == "benchmark" else item_contrast(named[a], named[b])
@@ -170,7 +181,7 @@ def _pair(
         change, ratio = zip(*(contrasts.at(x, y, float(c), rng) for x, y in couples))
         pooled = contrasts.pool(list(change), rng)
         pooled = pooled + extra * rng.standard_normal(pooled.size)
-        status = "ok" if c <= reached * (1 + 1e-9) else "extrapolated"
+        status = "ok" if begun * (1 - 1e-9) <= c <= reached * (1 + 1e-9) else "extrapolated"
         differences.append(
             contrasts.contrast("difference", pooled, level, compute=float(c), status=status, better_above=0.0)
         )
@@ -189,8 +200,20 @@ def _pair(
         )
     asymptote, common = contrasts.asymptotes(fit_a, fit_b, couples, level, margin, rng)
     each = [(x.curves, y.curves) for x, y in couples]
-    exponent = contrasts.exponents(each, couples, asymptote, common, level, options, rng)
+    exponent = contrasts.exponents(each, couples, asymptote, common, level, options, seed, rng)
     return Pair(a, b, tuple(differences), tuple(speeds), asymptote, exponent, common[0], paired)
+
+
+def _recipes(given: Mapping[str, Curve | Sequence[Curve]]) -> dict[str, list[Curve]]:
+    if not isinstance(given, Mapping):
+        raise ScalingError(f"recipes must be a mapping from name to curves, got {type(given).__name__}")
+    named = {}
+    for name, curves in given.items():
+        named[str(name)] = members = list(curves) if isinstance(curves, Iterable) else [curves]
+        for item in members:
+            if not isinstance(item, Curve):
+                raise ScalingError(f"recipe {name!r} must be a Curve or a list of them, got {type(item).__name__}")
+    return named
 
 
 def _dense(
@@ -208,7 +231,7 @@ def _dense(
     """The comparison on training reward, and a line that says whether held-out scores bear it out."""
     from scaling.factors import fresh
 
-    reward = {str(k): [c] if isinstance(c, Curve) else list(c) for k, c in dense.items()}
+    reward = _recipes(dense)
     if set(reward) != set(named):
         raise ScalingError(f"dense must hold the recipes {', '.join(named)}, got {', '.join(reward)}")
     kept = {name: [fresh(c) for c in curves] for name, curves in reward.items()}

@@ -147,6 +147,9 @@ class Comparison:
                 f"{p.other} against {p.baseline}: {self.metric} on {of}, {100 * self.level:.3g}% intervals, {paired}"
             )
             for c, s in zip(p.difference, p.speed_up):
+                if np.isnan(c.median):
+                    lines.append(f"  at {self.axis} {c.compute:.4g}: not compared, {c.status}")
+                    continue
                 note = "" if c.status == "ok" else f"  ({c.status})"
                 lines.append(
                     f"  at {self.axis} {c.compute:.4g}: difference {c.median:+.4f} [{c.low:+.4f}, {c.high:+.4f}], better with "

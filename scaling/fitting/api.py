@@ -95,7 +95,8 @@ def fit(
         >>> short.identified
         False
     """
-    _check_numbers(draws=draws, seed=seed, r_0=r_0, r_0_stderr=r_0_stderr, delta=delta, n_items=n_items)
+    check_draws(draws, seed)
+    _check_options(r_0=r_0, r_0_stderr=r_0_stderr, delta=delta, n_items=n_items)
     if loss not in ("squared", "huber"):
         raise ScalingError(f"loss must be 'squared' or 'huber', got {loss!r}")
     if method not in ("posterior", "bootstrap"):
@@ -140,6 +141,10 @@ def fit(
         message = (
             f"{short} evaluations at {distinct} values of compute, at least {MIN_EVALS} at {MIN_DISTINCT} are needed"
         )
+        if several:
+            sizes = [(s.y.size, np.unique(s.x).size, c.run_id) for s, c in zip(used, data.curves)]
+            few = [run for n, m, run in sizes if n < MIN_EVALS or m < MIN_DISTINCT]
+            message += f" of every curve: {len(few)} of {len(sizes)} have fewer (runs {', '.join(map(repr, few[:4]))})"
         return Fit.refused(data, Verdict(Status.TOO_FEW, message), **common)
     factor = float(np.exp(min(700.0, *(np.ptp(s.x) for s in data.positive if s.x.size > 1))))
     if factor < MIN_FACTOR:
@@ -237,12 +242,16 @@ def _bounds(data: Prepared, given: dict[str, tuple[float, float]] | None) -> dic
     return out
 
 
-def _check_numbers(*, draws: int, seed: int, **options: float | None) -> None:
-    """Raise where an option of `fit` is no number, or one that would be carried into the draws as nonsense."""
+def check_draws(draws: int, seed: int) -> None:
+    """Raise where they are not whole numbers, or too few draws for an interval."""
     for name, value, least in (("draws", draws, MIN_DRAWS), ("seed", seed, 0)):
         if not isinstance(value, (int, np.integer)) or value < least:
             why = " (an interval needs that many)" if name == "draws" else ""
             raise ScalingError(f"{name} must be a whole number of at least {least}{why}, got {value!r}")
+
+
+def _check_options(**options: float | None) -> None:
+    """Raise where an option of `fit` is no number, or one that would be carried into the draws as nonsense."""
     for name, value in options.items():
         if value is None:
             continue

@@ -68,7 +68,8 @@ def item_error(curves: tuple[Curve, ...], n_items: int | None = None) -> ItemErr
         sizes = np.concatenate(found) if found else np.zeros(0)
         if not sizes.size:
             raise ScalingError(
-                "of='population' needs the number of items: give fit(..., n_items=...), or curves with per-item counts or stderr"
+                "of='population' needs the number of items: give curves with per-item counts or standard errors (--stderr COL of a "
+                "table), or fit(..., n_items=...)"
             )
         return ItemError(max(1, round(float(np.median(sizes)))), 1.0, "p(1-p)/m, m from the standard errors")
     if n_items < 1:

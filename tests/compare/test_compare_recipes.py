@@ -191,6 +191,13 @@ def test_impossible_comparisons_are_one_line_errors() -> None:
         lambda: scaling.compare({"a": a, "b": b}, of="everything"),
         lambda: scaling.compare({"a": a, "b": b}, level=2.0),
         lambda: scaling.compare({"a": a, "b": b}, dense={"a": a}, draws=50),
+        lambda: scaling.compare([a, b]),
+        lambda: scaling.compare({"a": a, "b": 3}),
+        lambda: scaling.compare({"a": a, "b": [3]}),
+        lambda: scaling.compare({"a": a, "b": b}, margin=-1.0),
+        lambda: scaling.compare({"a": a, "b": b}, at=[0.0]),
+        lambda: scaling.compare({"a": a, "b": b}, at=[np.nan]),
+        lambda: scaling.compare({"a": a, "b": b}, at=[np.inf]),
     ):
         with pytest.raises(ScalingError) as caught:
             call()
@@ -205,6 +212,36 @@ def test_a_recipe_with_too_few_evaluations_is_a_named_result() -> None:
     assert "b could not be fitted" in result.pairs[0].difference[0].status
     assert any("b was not fitted" in flag for flag in result.flags)
     assert np.isnan(result.table["median"]).all()
+    told = result.summary()
+    assert "not compared, b could not be fitted" in told
+    assert "nan" not in told
+    assert "no speed-up" not in told
+    seeds = [curve(FAST, rng, seed=s) for s in range(2)] + [curve(FAST, rng, seed=2).before(6.0)]
+    several = scaling.compare({"a": curve(SLOW, rng), "b": seeds}, draws=50)
+    assert any("1 of 3 have fewer (runs 'run 2')" in flag for flag in several.flags)
+
+
+def test_where_a_window_does_not_reach_is_extrapolated_on_either_side() -> None:
+    rng = np.random.default_rng(15)
+    late = curve(FAST, rng)
+    late = late.after(100.0)
+    statuses = [
+        c.status
+        for c in scaling.compare({"a": curve(SLOW, rng), "b": late}, at=[20.0, 200.0], draws=50).pairs[0].difference
+    ]
+    assert statuses == ["extrapolated", "ok"]
+    assert len(scaling.compare({"a": curve(SLOW, rng), "b": late}, at=200.0, draws=50).pairs[0].difference) == 1
+
+
+def test_the_seed_of_a_paired_comparison_is_that_of_every_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import scaling.fitting
+
+    rng, used, plain = np.random.default_rng(16), [], scaling.fitting.fit
+    monkeypatch.setattr(scaling.fitting, "fit", lambda *a, **k: used.append(k["seed"]) or plain(*a, **k))
+    seeds = {name: [curve(law, rng, seed=s) for s in range(3)] for name, law in (("slow", SLOW), ("fast", FAST))}
+    scaling.compare(seeds, at=[200.0], draws=50, seed=40)
+    assert len(used) >= 2 + 6
+    assert min(used) == 40
 
 
 def test_the_unit_of_compute_does_not_matter() -> None:

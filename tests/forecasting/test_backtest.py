@@ -122,11 +122,18 @@ def test_impossible_backtests_are_refused() -> None:
         lambda: scaling.backtest([]),
         lambda: scaling.backtest([curve(0)], [1.5]),
         lambda: scaling.backtest([curve(0)], [0.25], level=0.0),
+        lambda: scaling.backtest([curve(0)], []),
+        lambda: scaling.backtest([curve(0)], laws=["sigmiod"]),
+        lambda: scaling.backtest([curve(0)], draws=0),
+        lambda: scaling.backtest([curve(0)], seed=-1),
+        lambda: scaling.backtest(np.ones(3)),
         lambda: scaling.backtest([Curve(compute=[1.0], performance=[np.nan])]),
         lambda: last_value([], np.array([1.0]), 0.9),
     ):
         with pytest.raises(ScalingError):
             call()
+    one = scaling.backtest(curve(0), 0.25, laws="power", draws=50)
+    assert set(one.table["method"]) == {"last_value", "log_linear", "power"}
 
 
 def test_published_curves_are_forecast_with_skill_from_the_first_quarter(shared_data: Path) -> None:
