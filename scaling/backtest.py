@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling._callable import make_callable
+from scaling._checks import check_draws, check_seed
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 
@@ -166,7 +167,7 @@ def backtest(
     """
     import pandas as pd
 
-    from scaling.fitting.api import check_draws
+    from scaling.fitting.api import MIN_DRAWS
     from scaling.laws import law_named
 
     named = _named(curves)
@@ -181,7 +182,8 @@ def backtest(
     for name in laws:
         if name != "ensemble":
             law_named(name)  # an unknown law is an error, not a refused fit
-    check_draws(draws, seed)
+    check_draws(draws, least=MIN_DRAWS)
+    check_seed(seed)
     forecasters: dict[str, Forecaster] = {"last_value": last_value}
     forecasters |= {name: LawForecaster(name, draws, seed) for name in ("log_linear", *laws)}
     forecasters |= dict(methods or {})

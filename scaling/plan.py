@@ -260,6 +260,8 @@ def next_run(
     out = []
     for name, fit in usable.items():
         last = fit.window[1]
+        if target != "asymptote" and not (isinstance(target, (int, float)) and 0 < target < np.inf):
+            raise ScalingError(f"target must be 'asymptote' or a compute > 0, got {target!r}")
         if target == "asymptote":
             values = fit.draws["asymptote"] if "asymptote" in (fit.draws.dtype.names or ()) else np.zeros(0)
             low, high = fit.interval("asymptote")
@@ -272,7 +274,7 @@ def next_run(
             continue
         sigma = float(np.median(fit.draws["sigma"]))
         for factor in factors:
-            if factor <= 1:
+            if not 1 < factor < np.inf:
                 raise ScalingError(f"factors must be > 1 times the present compute, got {factor}")
             seen = at_compute(fit.draws[rows], np.geomspace(last, last * factor, evals + 1)[1:])
             after = (high - low) * np.sqrt(_left(values[rows], seen, sigma))
@@ -364,6 +366,8 @@ def stop_or_continue(fit: Fit, *, by: float, more_than: float = 0.01, sure: floa
         raise ScalingError(f"sure must lie between 0.5 and 1, got {sure!r}")
     if not fit.draws.size:
         raise ScalingError(f"no advice from a refused fit: {fit.message}")
+    if not np.isfinite(more_than):
+        raise ScalingError(f"more_than must be a gain in score, got {more_than!r}")
     p = fit.gain(by=by, more_than=more_than)
     decision = "continue" if p >= sure else "stop" if p <= 1 - sure else "undecided"
     reason = f"probability {p:.2f} of gaining more than {more_than:g} by {by:.3g} {fit.axis}"

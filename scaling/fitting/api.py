@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling._checks import check_draws, check_seed
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 from scaling.fitting.bootstrap import bootstrap
@@ -95,7 +96,8 @@ def fit(
         >>> short.identified
         False
     """
-    check_draws(draws, seed)
+    check_draws(draws, least=MIN_DRAWS)
+    check_seed(seed)
     _check_options(r_0=r_0, r_0_stderr=r_0_stderr, delta=delta, n_items=n_items)
     if loss not in ("squared", "huber"):
         raise ScalingError(f"loss must be 'squared' or 'huber', got {loss!r}")
@@ -240,14 +242,6 @@ def _bounds(data: Prepared, given: dict[str, tuple[float, float]] | None) -> dic
             raise ScalingError(f"bounds of {name} must be finite and above 0, got ({low:g}, {high:g})")
         out[name] = (low, high)
     return out
-
-
-def check_draws(draws: int, seed: int) -> None:
-    """Raise where they are not whole numbers, or too few draws for an interval."""
-    for name, value, least in (("draws", draws, MIN_DRAWS), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            why = " (an interval needs that many)" if name == "draws" else ""
-            raise ScalingError(f"{name} must be a whole number of at least {least}{why}, got {value!r}")
 
 
 def _check_options(**options: float | None) -> None:

@@ -102,6 +102,14 @@ def joint_data(curves_by_params: Mapping[float, Curve | Iterable[Curve]], *, nee
     for i, (lx, ly, ids) in enumerate(rows):
         x[i, : lx.size], y[i, : lx.size], weight[i, : lx.size], which[i, : lx.size] = lx, ly, 1.0, ids
     axis, metric = kinds.pop()
+    seen = y[weight > 0]
+    if not metric.endswith("loss") and (seen.min() < -0.1 or seen.max() > 1.1):  # noise of a corrected score aside
+        raise ScalingError(
+            f"scores of a joint law must lie within [0, 1], got {metric} from {seen.min():g} to {seen.max():g}: divide percentages "
+            "by 100, or bring rewards to shares"
+        )
+    if np.ptp(seen) <= 1e-12 * np.abs(seen).max():
+        raise ScalingError(f"every {metric} of every size is {seen[0]:g}: there is nothing to fit")
     if metric.endswith("loss"):
         y = np.where(weight > 0, 1 - y, 0.0)
     return JointData(np.array(sorted(p for p, _ in sizes)), x, y, weight, which, axis, metric, skipped)

@@ -152,6 +152,8 @@ class JointFit:
         c = np.atleast_1d(np.asarray(compute, dtype=float))
         if not (np.all(np.isfinite(c)) and np.all(c >= 0) and (np.all(c > 0) or not type(self.law).needs_positive)):
             raise ScalingError("compute must be finite and > 0 (a law in ln C has no value at 0)")
+        if not 0 < params < np.inf:
+            raise ScalingError(f"params must be finite and > 0 parameters, got {params!r}")
         values = self.values(float(params), c)
         low, high = band(values, level)
         return Forecast(c, np.median(values, axis=0), low, high, level, self.data.axis)

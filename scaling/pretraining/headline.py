@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling._checks import check_draws, check_level, check_seed
 from scaling.errors import ScalingError
 from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups
 from scaling.pretraining.surface import COLLINEAR
@@ -158,9 +159,10 @@ def headline(
         >>> mean.low < mean.value < mean.high
         True
     """
+    check_draws(draws, least=20)
+    check_seed(seed)
+    check_level(level)
     found, notes = check_runs(runs, least=4, what="the headline", force=force)
-    if not 0 < level < 1:
-        raise ScalingError(f"level must be between 0 and 1, got {level}")
     at = _common_compute(found) if compute is None else float(compute)
     if not 0 < at < np.inf:
         raise ScalingError(f"compute must be finite and > 0 FLOP, got {compute!r}")

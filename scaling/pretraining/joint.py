@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling._checks import check_draws, check_seed
 from scaling.curve import Curve
-from scaling.errors import ScalingError, UnknownName
+from scaling.errors import UnknownName
 from scaling.pretraining._joint_data import JointData, autocorrelation, joint_data, resample
 from scaling.pretraining._joint_laws import JOINT_LAWS, least_squares
 from scaling.pretraining._joint_result import FEW_SIZES, HeldOutSize, JointFit, band
@@ -71,8 +72,8 @@ def fit_joint(
     """
     if law not in JOINT_LAWS:
         raise UnknownName(f"law must be one of {', '.join(JOINT_LAWS)}, got {law!r}")
-    if draws < 10:
-        raise ScalingError(f"draws must be at least 10, got {draws}")
+    check_draws(draws, least=10)
+    check_seed(seed)
     form = JOINT_LAWS[law]
     data = joint_data(curves_by_params, needs_positive=form.needs_positive)
     notes = _notes(curves_by_params, data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaling._checks import check_draws, check_seed
 from scaling.errors import ScalingError, UnknownName
 from scaling.pretraining._loss_solver import Design, polish
 from scaling.pretraining._loss_starts import GlobalSolution, solve
@@ -23,6 +24,7 @@ NAMES = ("E", "A", "B", "alpha", "beta")
 _DELTA = 1e-3  # Huber threshold of the literature [ln loss]; smaller ones are reached from it in steps
 _STEP = 10**0.5  # factor between those steps
 _FEWEST_POINTS = 8
+_FEWEST_DRAWS = 10  # below, their quantiles are no interval
 _FEWEST_DISTINCT = (
     6  # a resample with fewer distinct points than this would interpolate five parameters; it is drawn again
 )
@@ -146,6 +148,8 @@ class LossFit:
     def interval(self, name: str, level: float = 0.9) -> tuple[float, float]:
         """Percentile interval of E, A, B, alpha, beta, or of a = beta/(alpha+beta), b = alpha/(alpha+beta).
 
+        With fewer than 10 draws there is none: (-inf, inf).
+
         Raises:
             UnknownName: no such parameter.
             ScalingError: ``level`` not in (0, 1).
@@ -156,6 +160,8 @@ class LossFit:
         columns |= {"a": columns["beta"] / total, "b": columns["alpha"] / total}  # N* ~ C^a, D* ~ C^b
         if name not in columns:
             raise UnknownName(f"parameter must be one of {', '.join(columns)}, got {name!r}")
+        if len(self.draws) < _FEWEST_DRAWS:
+            return -np.inf, np.inf
         low, high = _band(columns[name], level)
         return float(low), float(high)
 
@@ -163,6 +169,8 @@ class LossFit:
         """Expected loss and its interval: (estimate, low, high), in the broadcast shape of the inputs."""
         _check_level(level)
         n, d = np.broadcast_arrays(np.asarray(n_params, dtype=float), np.asarray(n_tokens, dtype=float))
+        if not (np.all(n > 0) and np.all(d > 0)):
+            raise ScalingError("n_params and n_tokens must be > 0")
         e, a, b, alpha, beta = (column.reshape(-1, *[1] * n.ndim) for column in self.draws.T)
         low, high = _band(e + a * n**-alpha + b * d**-beta, level)
         return self.law(n, d), low, high
@@ -212,7 +220,8 @@ class LossFit:
             value = self._value(name)
             low, high = self.interval(name, level)
             note = {"a": "   N* grows as C^a", "b": "   D* grows as C^b"}.get(name, "")
-            lines.append(f"  {name:<6}{value:>12.5g}   {level:.0%} interval {low:.5g} to {high:.5g}{note}")
+            told = f"{level:.0%} interval {low:.5g} to {high:.5g}" if np.isfinite([low, high]).all() else "no interval"
+            lines.append(f"  {name:<6}{value:>12.5g}   {told}{note}")
         lines.append(f"  verdict: {'identified' if self.identified else self.status}")
         decrement, basins = self.certificates["decrement"], self.certificates["basins"]
         lines.append(
@@ -272,9 +281,11 @@ def fit_loss(
         raise ScalingError(f"fit_loss needs at least {_FEWEST_POINTS} runs for its five parameters, got {n.size}")
     if not (np.isfinite(delta) and delta > 0):
         raise ScalingError(f"delta must be finite and > 0, got {delta}")
-    if draws < 1 or n.size * draws > _MOST_VALUES:
+    check_draws(draws, least=1)
+    check_seed(seed)
+    if n.size * draws > _MOST_VALUES:
         raise ScalingError(
-            f"draws must be >= 1 and draws x points at most {_MOST_VALUES:,}, got {draws:,} x {n.size:,}: "
+            f"draws x points must be at most {_MOST_VALUES:,}, got {draws:,} x {n.size:,}: "
             "give one point a run (its final loss), or fewer draws"
         )
     order = np.lexsort((y, d, n))
@@ -291,7 +302,7 @@ def fit_loss(
     return LossFit(
         law=LossLaw(*(float(x) for x in table[-1])),
         draws=table[:-1],
-        status=_status(n, d, distinct, at_zero, solution),
+        status=_status(n, d, y, distinct, at_zero, table, solution),
         objective=float(solution.objective[-1]),
         objectives=solution.objective[:-1],
         counts=counts[:, back].astype(np.int16),
@@ -330,8 +341,12 @@ def _resample(points: int, draws: int, rng: np.random.Generator) -> Array:
     return counts
 
 
-def _status(n: Array, d: Array, distinct: int, at_zero: NDArray[np.bool_], solution: GlobalSolution) -> str:
+def _status(
+    n: Array, d: Array, y: Array, distinct: int, at_zero: NDArray[np.bool_], table: Array, solution: GlobalSolution
+) -> str:
     log_n, log_d = np.log(n), np.log(d)
+    if np.ptp(y) <= 1e-9 * y.max():
+        return f"every loss is {y[0]:g}: nothing to fit"
     if np.ptp(log_n) < 1e-6 or len(np.unique(n)) < 3:
         return f"alpha and A not identified: {len(np.unique(n))} distinct model sizes, at least 3 are needed"
     if np.ptp(log_d) < 1e-6 or len(np.unique(d)) < 3:
@@ -342,6 +357,9 @@ def _status(n: Array, d: Array, distinct: int, at_zero: NDArray[np.bool_], solut
         return f"five parameters not identified: only {distinct} distinct (N, D)"
     if at_zero.mean() > 0.05:
         return f"E not identified: {at_zero.mean():.0%} of resamples put the irreducible loss at zero"
+    for exponent, name in ((table[:, 3], "model size"), (table[:, 4], "tokens")):
+        if np.mean(exponent <= 0) > 0.05:
+            return f"loss does not fall with {name} in {np.mean(exponent <= 0):.0%} of resamples: is it a loss, and in the order of N and D?"
     if np.mean(np.abs(solution.decrement) > 1e-6) > 0.01:
         return f"not converged: {np.mean(np.abs(solution.decrement) > 1e-6):.1%} of resamples"
     return "ok"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling._checks import check_level
 from scaling.errors import ScalingError
 from scaling.pretraining._surface_parts import median_and_band, range_text
 from scaling.pretraining.surface import SurfaceFit
@@ -117,6 +118,9 @@ def best_split(
         raise ScalingError(f"total_flops must be finite and > 0 FLOP, got {total_flops!r}")
     if not amortised_over >= 1:
         raise ScalingError(f"amortised_over must be >= 1 run, got {amortised_over!r}")
+    if not 0 <= tolerance < np.inf:
+        raise ScalingError(f"tolerance must be a difference in score >= 0, got {tolerance!r}")
+    check_level(level)
     box = surface.fitted_range()
     share = 1 / (1 + np.exp(-np.linspace(-7.0, 5.0, 241)))
     n = np.geomspace(*box["params"], 41)

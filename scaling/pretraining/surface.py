@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaling._checks import check_draws, check_seed
 from scaling.errors import ScalingError, UnknownName
 from scaling.pretraining._surface_parts import (
     COLLINEAR,
@@ -144,6 +145,8 @@ class SurfaceFit:
             ScalingError: no loss is given and L(N, D) could not be fitted, or compute is not positive.
         """
         n, t, c = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (params, tokens, compute)))
+        if not (np.all(n > 0) and np.all(t > 0)):
+            raise ScalingError("sizes and tokens must be > 0")
         if not np.all(c > 0):
             raise ScalingError("RL compute must be > 0 FLOP: the surface is a straight line in log compute")
         level = self.level(n, t, loss)
@@ -225,6 +228,8 @@ def fit_surface(
         >>> 0 < low < surface.law.f.rate < high
         True
     """
+    check_draws(draws, least=20)
+    check_seed(seed)
     found, notes = check_runs(runs, least=6, what="the surface", force=force)
     lacking = [run.curve.run_id or f"{run.params:.3g} parameters" for run in found if run.loss is None]
     if lacking:
@@ -237,8 +242,8 @@ def fit_surface(
     if c_ref is None:
         every = np.concatenate([run.curve.compute[run.curve.compute > 0] for run in found])
         c_ref = float(np.exp(np.mean(np.log(every))))
-    elif not c_ref > 0:
-        raise ScalingError(f"c_ref must be > 0 FLOP, got {c_ref!r}")
+    elif not 0 < c_ref < np.inf:
+        raise ScalingError(f"c_ref must be > 0 FLOP and finite, got {c_ref!r}")
     level, slope = per_run_lines(found, c_ref)
     condition = condition_number((run.params for run in found), (run.tokens for run in found))
     basis = slope_basis(found, condition)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling._checks import check_level, check_seed
 from scaling.errors import ScalingError
 from scaling.pretraining._surface_parts import fit_offset_exponential, median_and_band, range_text, wild_weights
 from scaling.pretraining.bases import StudyRun, groups
@@ -142,6 +143,8 @@ def worth(
         >>> answer.best_decoding.low <= answer.best_decoding.factor <= answer.best_decoding.high
         True
     """
+    check_level(level)
+    check_seed(seed)
     box = surface.fitted_range()
     for name, value in (("params", params), ("tokens", tokens), ("rl_flops", rl_flops)):
         low, high = box[name]

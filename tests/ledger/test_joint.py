@@ -215,6 +215,10 @@ def test_evaluations_left_out_are_counted():
 ONE = Curve(compute=[1, 2, 3, 4, 5], performance=[0.1, 0.2, 0.3, 0.35, 0.4], axis="total_flops")
 
 
+def _like_one(scores):
+    return Curve(compute=ONE.compute, performance=scores, axis="total_flops")
+
+
 @pytest.mark.parametrize(
     ("curves", "says"),
     [
@@ -226,6 +230,12 @@ ONE = Curve(compute=[1, 2, 3, 4, 5], performance=[0.1, 0.2, 0.3, 0.35, 0.4], axi
         ({1e8: [], 1e9: [ONE], 2e9: [ONE]}, "must have a list of Curves"),
         ({1e8: [ONE.before(2)], 1e9: [ONE], 2e9: [ONE]}, "at least 4 evaluations"),
         ({1e8: [Curve(compute=[1, 2], performance=[0, 1])], 1e9: [ONE], 2e9: [ONE]}, "share axis and metric"),
+        ({n: [_like_one(np.full(5, 0.5))] for n in (1e8, 1e9, 2e9)}, "every pass@1 of every size is 0.5"),
+        ({n: [_like_one(np.ones(5))] for n in (1e8, 1e9, 2e9)}, "every pass@1 of every size is 1:"),
+        (
+            {n: [_like_one(100 * ONE.performance)] for n in (1e8, 1e9, 2e9)},
+            r"within \[0, 1\], got pass@1 from 10 to 40",
+        ),
     ],
 )
 def test_bad_input_is_one_line(curves, says):
@@ -245,5 +255,11 @@ def test_unknown_names_are_refused():
         fit.asymptote(1e9)
     with pytest.raises(ScalingError, match="finite and > 0"):
         fit.forecast(1e9, 0.0)
+    for size in (-1.0, np.nan):
+        with pytest.raises(ScalingError, match="params must be finite"):
+            fit.forecast(size, 1e18)
+    for bad in ({"seed": -1}, {"draws": 20.5}, {"draws": 5}):
+        with pytest.raises(ScalingError, match=f"{next(iter(bad))} must be a whole number"):
+            fit_joint(curves, **bad)
     with pytest.raises(ScalingError, match="E\\(N\\) is fitted for"):
         fit.law(3.3e9, 1e18)

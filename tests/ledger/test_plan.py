@@ -209,6 +209,11 @@ def test_the_next_run_is_the_one_that_narrows_most(fits):
         next_run({})
     with pytest.raises(ScalingError, match="factors must be > 1"):
         next_run(fits, factors=(0.5,))
+    with pytest.raises(ScalingError, match="factors must be > 1"):
+        next_run(fits, factors=(float("nan"),))
+    for target in ("plateau", -1.0, float("nan")):
+        with pytest.raises(ScalingError, match="target must be"):
+            next_run(fits, target=target)
 
 
 def test_stop_or_continue(fits):
@@ -217,6 +222,8 @@ def test_stop_or_continue(fits):
     assert "probability" in stop_or_continue(fits["old"], by=6000).reason
     with pytest.raises(ScalingError, match="beyond the run's compute"):
         stop_or_continue(fits["old"], by=10)
+    with pytest.raises(ScalingError, match="more_than"):
+        stop_or_continue(fits["old"], by=6000, more_than=float("nan"))
 
 
 def test_the_next_size_is_informative_about_the_target():

@@ -124,6 +124,14 @@ def test_a_budget_outside_the_fitted_range_is_refused_and_an_edge_is_named(surfa
             best_split(surface, bad)
     with pytest.raises(ScalingError, match="amortised_over"):
         best_split(surface, 1e16, amortised_over=0.5)
+    with pytest.raises(ScalingError, match="tolerance"):
+        best_split(surface, 3e18, tolerance=-1.0)
+    with pytest.raises(ScalingError, match="level"):
+        best_split(surface, 3e18, level=2.0)
+    run = surface.runs[0]
+    for bad in ({"level": 2.0}, {"seed": -1}):
+        with pytest.raises(ScalingError, match=next(iter(bad))):
+            worth(surface, params=run.params, tokens=run.tokens, rl_flops=run.curve.compute[-1], **bad)
 
 
 def test_worth_that_differs_by_decoding_is_the_headline(surface):
@@ -274,6 +282,12 @@ def test_too_few_bases_are_refused():
         fit_surface([replace(runs[0], loss=None), *runs[1:]])
     with pytest.raises(ScalingError, match="c_ref must be > 0"):
         fit_surface(runs, c_ref=0)
+    for bad in ({"draws": 0}, {"draws": 20.5}, {"seed": -1}):
+        for work in (fit_surface, headline):
+            with pytest.raises(ScalingError, match=f"{next(iter(bad))} must be a whole number"):
+                work(runs, **bad)
+    with pytest.raises(ScalingError, match="c_ref must be > 0"):
+        fit_surface(runs, c_ref=np.inf)
     with pytest.raises(ScalingError, match="must be reached by at least 4 runs"):
         headline(runs, compute=1e30)
     fit = fit_surface(runs, draws=20, held_out=False)
@@ -281,6 +295,8 @@ def test_too_few_bases_are_refused():
         fit.interval("k_max")
     with pytest.raises(ScalingError, match="RL compute must be > 0"):
         fit.values(1e7, 1e9, 0.0)
+    with pytest.raises(ScalingError, match="sizes and tokens must be > 0"):
+        fit.values(0.0, 1e9, 1e9)
 
 
 def test_runs_of_a_table_become_study_runs(tmp_path):

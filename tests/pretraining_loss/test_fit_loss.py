@@ -242,6 +242,9 @@ def test_impossible_calls_are_refused() -> None:
         lambda: scaling.fit_loss(n[:9], d, loss),
         lambda: scaling.fit_loss(n, d, loss, delta=0.0),
         lambda: scaling.fit_loss(n, d, loss, draws=0),
+        lambda: scaling.fit_loss(n, d, loss, draws=10.5),  # type: ignore[arg-type]
+        lambda: scaling.fit_loss(n, d, loss, seed=-1),
+        lambda: scaling.fit_loss(n, d, loss, draws=10).predict(-1.0, 1e9),
         lambda: scaling.fit_loss(np.tile(n, 50_000), np.tile(d, 50_000), np.tile(loss, 50_000)),
         lambda: scaling.fit_loss(["a"] * 20, d, loss),  # type: ignore[list-item]
         lambda: scaling.fit_loss(n, d, loss, draws=10).interval("E", 1.5),
@@ -251,6 +254,20 @@ def test_impossible_calls_are_refused() -> None:
             call()
     with pytest.raises(UnknownName, match="alpha"):
         scaling.fit_loss(n, d, loss, draws=10).interval("gamma")
+
+
+def test_what_is_no_loss_is_named_and_one_draw_is_no_interval() -> None:
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(2e9, 2e11, 5)))
+    loss = 1.8 + 480 / n**0.35 + 2100 / d**0.37
+    same = scaling.fit_loss(n, d, np.full(25, 2.0), draws=20)
+    assert not same.identified
+    assert same.status == "every loss is 2: nothing to fit"
+    turned = scaling.fit_loss(n, d, loss[::-1] * np.exp(np.random.default_rng(0).normal(0, 0.003, 25)), draws=20)
+    assert "loss does not fall with model size" in turned.status
+    one = scaling.fit_loss(n, d, loss, draws=1)
+    assert one.interval("alpha") == (-np.inf, np.inf)
+    assert "no interval" in one.summary()
+    assert "no interval" not in scaling.fit_loss(n, d, loss, draws=20).summary()
 
 
 def test_ties_and_duplicates_do_not_break_the_solver() -> None:
