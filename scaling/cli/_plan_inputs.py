@@ -47,7 +47,7 @@ def sizes(
             config = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ScalingError(f"--config {path} cannot be read: {error.strerror}") from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, or no text
             raise ScalingError(f"--config {path} must be a config.json: {error}") from error
         shapes[path.parent.name or path.stem] = ModelShape.from_config(config)
     if not shapes and table is not None:

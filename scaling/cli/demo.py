@@ -15,8 +15,10 @@ from scaling.bundled import KINDS
     "--out", default="report", show_default=True, type=click.Path(path_type=Path), help="Folder of the report."
 )
 @click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="Which half of the study.")
-@click.option("--draws", default=200, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option(
+    "--draws", default=200, show_default=True, type=click.IntRange(min=20), help="Draws behind the intervals."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
 def demo(out: Path, kind: str, draws: int, seed: int) -> None:
     """Show the bundled study: real GRPO runs of small models, fitted and reported in seconds, without torch.
 

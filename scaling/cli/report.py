@@ -27,13 +27,15 @@ import click
     metavar="FLOP",
     help="Leave out evaluations before this many RL model FLOPs; nothing is left out unless asked.",
 )
-@click.option("--draws", default=400, show_default=True, type=click.IntRange(min=1), help="Draws behind the intervals.")
+@click.option(
+    "--draws", default=400, show_default=True, type=click.IntRange(min=20), help="Draws behind the intervals."
+)
 @click.option(
     "--full/--quick",
     default=None,
     help="Also back-test the forecasts and compare recipes, which takes longer; by default with at most 24 runs.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
 def report(
     runs: tuple[Path, ...],
     out: Path,

@@ -224,6 +224,8 @@ class Fit:
         """
         if not self.draws.size:
             return float("nan")
+        if not np.isfinite(more_than):
+            raise ScalingError(f"more_than must be a gain in score, got {more_than!r}")
         values = at_compute(self.draws, _compute([self.window[1] if since is None else since, by]))
         return float(np.mean(values[:, 1] - values[:, 0] > more_than))
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from scaling._checks import check_draws, check_seed
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 from scaling.fitting import Fit
+from scaling.fitting.api import MIN_DRAWS
+from scaling.laws import law_named
 from scaling.plot import Look, looks
 from scaling.report.fitting import AXES, Fitting, Rescaled
 from scaling.report.groups import Group, group_runs, main_benchmark, main_decoding
@@ -138,6 +141,10 @@ def collect(
     full: bool | None = None,
 ) -> Analysis:
     """`gather` without the fits: groups, curves and settings."""
+    if law != "ensemble":
+        law_named(law)  # an unknown one is an error, not a report without fits
+    check_draws(draws, least=MIN_DRAWS)
+    check_seed(seed)
     notes: list[str] = []
     benchmark = main_benchmark(table, benchmark, notes)
     decoding = main_decoding(table, benchmark, notes)

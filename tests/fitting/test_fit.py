@@ -126,6 +126,7 @@ def test_questions_without_an_answer_are_errors():
     for ask in (
         lambda: fit.compute_to_reach(np.nan),
         lambda: fit.compute_to_reach("high"),
+        lambda: fit.gain(by=1e5, more_than=np.nan),
         lambda: fit.profile(at=0.0),
         lambda: fit.profile(at=np.nan),
         lambda: fit.profile(rho=1.5),

@@ -1,6 +1,7 @@
 """Plans: costs of a grid, rates measured and stated, the next run, stop or continue, and the command."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,11 +287,14 @@ def test_plan_command_from_measured_runs(tmp_path):
         (["--model", "Qwen2.5-7B", "--gpu-hours", "5", "--accelerator", "V100"], "accelerator must be one of"),
         (["--model", "Qwen2.5-7B", "--steps", "0"], "must be finite and > 0, got 0"),
         (["--config", "no/config.json", "--steps", "1"], "cannot be read"),
+        (["--config", "bytes.json", "--steps", "1"], "must be a config.json"),
         (["--model", "Qwen2.5-7B", "--steps", "1", "--next", "asymptote"], "--next needs measured runs"),
         (["--model", "Qwen2.5-7B", "--steps", "1", "--group-size", "0"], "group_size must be a number >= 1"),
     ],
 )
-def test_plan_command_says_what_is_missing(args, says):
+def test_plan_command_says_what_is_missing(args, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bytes.json").write_bytes(b"\xff\xfe")
     result = run_cli(*args)
     assert result.exit_code == 1 and says in result.output
     assert result.output.count("\n") == 1

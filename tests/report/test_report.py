@@ -72,6 +72,13 @@ def test_command_writes_the_report(study, tmp_path):
     assert (tmp_path / "r" / "index.html").is_file()
 
 
+@pytest.mark.parametrize("option", [{"law": "sigmiod"}, {"draws": 5}, {"seed": -1}])
+def test_options_of_no_fit_are_an_error_and_no_report_without_fits(table, tmp_path, option):
+    with pytest.raises(scaling.ScalingError, match=next(iter(option))):
+        report.write(table, tmp_path / "out", **option)
+    assert not (tmp_path / "out").exists()
+
+
 def test_command_says_what_is_missing(tmp_path):
     result = CliRunner().invoke(cli, ["report", str(tmp_path)])
     assert result.exit_code == 1
