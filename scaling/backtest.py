@@ -31,6 +31,7 @@ Forecaster = Callable[[list[Curve], Array, float], tuple[Array, Array, Array]]
 
 FORMS = ("ensemble", "sigmoid", "weibull", "power", "log_linear", "linear_log")
 BASELINES = ("last_value", "log_linear")
+_PLACES = 2000  # of a law's forecast; a million evaluations are read off between them
 FINAL_EVALS = 5  # the final value is the mean of the last five evaluations
 _COLUMNS = (
     "curve", "method", "fraction", "status", "cut", "n_fit", "n_rest", "rmse", "bias", "final", "forecast", "low", "high",
@@ -277,7 +278,10 @@ def _score(forecaster: Forecaster, seeds: list[Curve], fraction: float, level: f
     try:
         if isinstance(forecaster, LawForecaster):
             fitted = forecaster.fitted(prefix)
-            median = fitted.forecast(where, level=level).median
+            grid = where if where.size <= _PLACES else np.geomspace(where.min(), where.max(), _PLACES)
+            median = fitted.forecast(grid, level=level).median
+            if grid is not where:  # a law is smooth between so many places
+                median = np.interp(np.log(where), np.log(grid), median)
             forecast, low, high = _final(fitted, ends, level)
         else:
             median, _, _ = forecaster(prefix, where, level)

@@ -65,7 +65,7 @@ def fit(
         law: ``"ensemble"`` or the name of one law. ``"sigmoid"`` includes the sigmoid's own limits, a power law (C_mid far
             below the window) and a log-linear one (with A = 1), by evidence.
         fit_after: leave out evaluations before this compute [unit of the axis]; none are left out unless asked.
-        draws: draws behind the intervals.
+        draws: draws behind the intervals, at least 20.
         seed: of the draws.
         r_0: the sigmoid's R_0 where it is known; fitted by default.
         r_0_stderr: standard error of ``r_0``; without it ``r_0`` is exact.

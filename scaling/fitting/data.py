@@ -14,7 +14,7 @@ from scaling.fitting.marginal import Series
 from scaling.fitting.noise import noise_scale, sampling_errors
 from scaling.law import FAR
 
-__all__ = ["Prepared", "in_unit_interval", "prepare"]
+__all__ = ["Prepared", "in_unit_interval", "prepare", "within_groups"]
 
 Array = NDArray[np.float64]
 MIN_EVALS = 5
@@ -107,7 +107,9 @@ def prepare(curves: Curve | Iterable[Curve], *, fit_after: float | None = None) 
         if x.size:
             low, high = min(low, x[0]), max(high, x[-1])
         if x.size > MAX_EVALS:
-            notes.append(f"{x.size} evaluations averaged in {MAX_EVALS} groups of neighbours{where}")
+            notes.append(
+                f"{x.size} evaluations averaged in {MAX_EVALS} groups of neighbours, whose noise is given{where}"
+            )
             x, y, se = _average(x, y, se)
         made = _series(x, y, se)
         series.append(made if known is None else _scaled(made, noise_scale(made.x, made.y, se)))
@@ -142,6 +144,19 @@ def _scaled(s: Series, scale: Array) -> Series:
 
 def _shift(s: Series, ref: float) -> Series:
     return Series(np.where(s.x > -FAR, s.x + (s.x_ref - ref), s.x), s.y, s.s, ref)
+
+
+def within_groups(curves: Iterable[Curve], fit_after: float | None = None) -> float:
+    """Standard deviation of an evaluation around the mean of its group, which the fitted noise lacks; 0 where none were averaged."""
+    squares = []
+    for curve in curves:
+        y = curve.performance[np.isfinite(curve.performance) & (curve.compute >= (fit_after or 0.0))]
+        if y.size > MAX_EVALS:
+            groups = np.array_split(y, MAX_EVALS)
+            squares.append(sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / y.size)
+        elif y.size:
+            squares.append(0.0)
+    return float(np.sqrt(np.mean(squares))) if squares else 0.0
 
 
 def _average(x: Array, y: Array, se: Array) -> tuple[Array, Array, Array]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
 from scaling.fitting.bootstrap import ar_noise
-from scaling.fitting.data import Prepared, in_unit_interval, prepare
+from scaling.fitting.data import Prepared, in_unit_interval, prepare, within_groups
 from scaling.fitting.draws import at_compute, quantile, reach
 from scaling.fitting.identify import Verdict, judge
 from scaling.fitting.items import item_error
@@ -26,6 +26,7 @@ from scaling.laws import LAWS, Constant, Law
 __all__ = ["Fit"]
 
 Array = NDArray[np.float64]
+_AT_ONCE = 5000  # places forecast together
 _PARAMETERS = frozenset(name for law in LAWS.values() for name in law.parameter_names())
 
 
@@ -106,6 +107,10 @@ class Fit:
         start, end = at_compute(self.draws, np.array([max(self.window[0], 1e-9 * self.window[1]), self.window[1]])).T
         return judge(self.draws, self.weights, data, self.options.get("limits", {}), gain=float(np.median(end - start)))
 
+    @cached_property
+    def _within_groups(self) -> float:
+        return within_groups(self.curves, self.fit_after)
+
     @property
     def status(self) -> Status:
         """The verdict's name."""
@@ -181,8 +186,14 @@ class Fit:
         if of == "population":
             error = item_error(self.curves, self.n_items)
             note = f"item error from {error.source}, {error.n_items} items"
-        values = self.simulate(c, of=of, noise=noise)
-        low, median, high = np.quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
+        levels = [(1 - level) / 2, 0.5, (1 + level) / 2]
+        if noise == "curve" and c.size > _AT_ONCE:  # draws x compute would not fit into memory
+            parts = np.array_split(c, -(-c.size // _AT_ONCE))
+            low, median, high = np.concatenate(
+                [np.quantile(self.simulate(x, of=of), levels, axis=0) for x in parts], axis=1
+            )
+        else:
+            low, median, high = np.quantile(self.simulate(c, of=of, noise=noise), levels, axis=0)
         return Forecast(c, median, low, high, level, self.axis, of, noise, note)
 
     def simulate(self, compute: ArrayLike, *, of: str = "benchmark", noise: str = "curve") -> Array:
@@ -204,6 +215,8 @@ class Fit:
             values = values + item_error(self.curves, self.n_items).sd(values) * rng.standard_normal((draws.size, 1))
         if noise == "observation" and c.size:
             values = values + ar_noise(draws["rho"], draws["sigma"], c.size, rng)
+            if self._within_groups:  # sigma is of means of neighbours
+                values = values + self._within_groups * rng.standard_normal(values.shape)
         return np.clip(values, 0.0, 1.0) if in_unit_interval(self.curves[0].metric) else values
 
     def compute_to_reach(self, score: float, *, level: float = 0.9) -> Reach:

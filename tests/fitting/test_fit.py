@@ -159,6 +159,25 @@ def test_a_million_points_fit_in_groups_and_say_so():
     assert "1000000 evaluations averaged in 500 groups" in fit.summary()
 
 
+def test_one_evaluation_of_thousands_has_its_own_noise_and_not_that_of_a_mean():
+    compute = np.geomspace(100.0, 20_000.0, 4000)
+    scores = LAW(compute) + np.random.default_rng(0).normal(0, 0.02, compute.size)
+    fit = scaling.fit(Curve(compute=compute, performance=scores), law="sigmoid", draws=400)
+    band = fit.forecast(compute, noise="observation")
+    assert 0.87 < np.mean((scores >= band.low) & (scores <= band.high)) < 0.93
+    mean = fit.simulate(np.linspace(1.9e4, 2e4, 5), noise="observation").mean(1)
+    assert mean.std() == pytest.approx(0.02 / np.sqrt(5), rel=0.2)
+
+
+def test_a_forecast_at_many_places_is_that_at_few():
+    fit = scaling.fit(curve(), draws=50, n_items=500)
+    c = np.geomspace(10.0, 1e5, 12_001)
+    for of in ("benchmark", "population"):
+        many, few = fit.forecast(c, of=of), fit.forecast(c[::4000], of=of)
+        for end in ("median", "low", "high"):
+            np.testing.assert_array_equal(getattr(many, end)[::4000], getattr(few, end))
+
+
 def test_rewards_need_no_unit_interval():
     c = curve(ratio=10.0)
     reward = Curve(compute=c.compute, performance=20 * c.performance - 8, metric="reward")

@@ -110,6 +110,19 @@ def test_seeds_of_one_curve_are_fitted_and_scored_together() -> None:
     assert got["final"].iloc[0] == pytest.approx(np.mean([c.performance[-5:].mean() for c in seeds]))
 
 
+def test_many_evaluations_are_scored_at_the_price_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scaling.fitting.result import Fit
+
+    long, asked, plain = curve(0, points=6000), [], Fit.forecast
+    monkeypatch.setattr(Fit, "forecast", lambda fit, c, **k: asked.append(np.size(c)) or plain(fit, c, **k))
+    got = scaling.backtest(long, 0.5, laws=["power"], draws=50).table.set_index("method")
+    assert max(asked) <= 2000
+    fitted = scaling.fit(long.before(0.5 * long.compute[-1]), law="power", draws=50)
+    rest = long.after(0.5 * long.compute[-1])
+    error = plain(fitted, rest.compute).median - rest.performance
+    assert got.loc["power", "rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
+
+
 def test_order_of_curves_does_not_matter() -> None:
     a = scaling.backtest([curve(0), curve(1)], [0.25], laws=["power"], draws=50).table
     b = scaling.backtest([curve(1), curve(0)], [0.25], laws=["power"], draws=50).table
