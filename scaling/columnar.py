@@ -189,11 +189,12 @@ def _fields(table: Any, name: str) -> dict[str, Any] | None:
     column = table.column(name)
     if not pa.types.is_struct(column.type):
         return {} if pa.types.is_null(column.type) and not column.null_count else None
-    return (
-        {field.name: child for field, child in zip(column.type, column.combine_chunks().flatten())}
-        if column.num_chunks
-        else {}
-    )
+    if not column.num_chunks:
+        return {}
+    try:
+        return {field.name: child for field, child in zip(column.type, column.combine_chunks().flatten())}
+    except UnicodeDecodeError:  # a damaged name
+        return None
 
 
 def _costs(table: Any) -> dict[str, NDArray[Any]] | None:

@@ -177,8 +177,18 @@ def read_run(path: Path) -> RunRecord:
             f"{target} must have schema_version {SCHEMA_VERSION}, got {body.get('schema_version')!r}: another version of rl-scaling wrote it"
         )
     known = {k: v for k, v in body.items() if k in RunRecord.__dataclass_fields__}
+    for key in ("model", "provenance", "benchmarks"):
+        if not isinstance(known.get(key, {}), dict):
+            raise RecordError(f"{target}: {key!r} must be an object, got {known[key]!r:.60}; run 'rl-scaling check'")
     for key in ("stages", "segments"):
-        known[key] = tuple(known.get(key) or ())
+        parts = known.get(key) or []
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            raise RecordError(f"{target}: {key!r} must be a list of objects, got {parts!r:.60}; run 'rl-scaling check'")
+        known[key] = tuple(parts)
+        for name in ("flops", "gpu_hours", "resumed_from"):
+            for part in parts:
+                if not isinstance(part.get(name), (int, float, type(None))):
+                    raise RecordError(f"{target}: {name!r} of {key} must be a number, got {part[name]!r:.60}")
     return RunRecord(**known)
 
 
@@ -283,6 +293,15 @@ def check_eval(row: Mapping[str, Any]) -> str | None:
         return reason
     if not isinstance(row.get("benchmark"), str) or not row["benchmark"]:
         return "'benchmark' must be a non-empty text"
+    for name in ("sampling", "metrics"):
+        if not isinstance(row.get(name) or {}, dict):
+            return f"{name!r} must be an object"
+    sampling = row.get("sampling") or {}
+    if not isinstance(sampling.get("decoding", ""), str):
+        return f"'decoding' must be a text, got {sampling['decoding']!r:.60}"
+    for name, value in (("k", row.get("k")), ("temperature", sampling.get("temperature"))):
+        if not isinstance(value, (int, float, type(None))):
+            return f"{name!r} must be a number, got {value!r:.60}"
     counts, k = row.get("successes"), row.get("k")
     if counts is not None:
         if not isinstance(k, int) or k < 1:

@@ -77,7 +77,7 @@ def assemble(
         row = {"run_id": record.run_id, "step": key[0], "segment": key[1]}
         row |= {name: getattr(cost, name) for name in COST_FIELDS} | {"gpu_seconds": cost.gpu_seconds}
         row |= {f"cumulative_{a}": v for a, v in axes_of(total, pre_flops, pre_hours, unknown).items()}
-        steps.append(row | metrics[key])
+        steps.append(row | metrics[key] | row)  # a metric called 'step' or like a cost does not replace it
     return complete(record, steps, total, redone, eval_lines, path=path, bad=bad)
 
 
@@ -182,7 +182,7 @@ def _eval_row(
     else:
         out["pass@1"], out["stderr"] = row.get("score", math.nan), row.get("stderr", math.nan)
     # further scores of the same samples: maj@8, best@8, pass@8 as a foreign trainer computed it
-    return row.get("metrics", {}) | out | axes_of(cost, pre_flops, pre_hours, unknown)
+    return (row.get("metrics") or {}) | out | axes_of(cost, pre_flops, pre_hours, unknown)
 
 
 def _settings(config: Any) -> dict[str, Any]:

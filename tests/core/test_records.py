@@ -131,6 +131,47 @@ def test_a_torn_last_line_and_foreign_lines_are_counted_and_cost_nothing(tmp_pat
     assert scaling.load_runs(path).steps["step"].tolist() == [1, 2, 5]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sampling": 3},
+        {"metrics": [1]},
+        {"sampling": {"decoding": ["greedy"]}},
+        {"sampling": {"temperature": "hot"}},
+        {"k": "8"},
+    ],
+)
+def test_an_evaluation_of_wrong_types_is_skipped_and_counted(tmp_path, damage):
+    path = write(tmp_path / "r", steps=[step(1), step(2)])
+    good = {"step": 1, "benchmark": "math", "score": 0.5, "cost": {}}
+    with records.Appender(path / records.EVALS) as out:
+        out.write(good)
+        out.write({**good, "step": 2} | damage)
+    table = scaling.load_runs(path)
+    assert table.evals["step"].tolist() == [1]
+    assert len(table.skipped) == 1
+    assert "must be" in table.skipped[0].reason
+
+
+def test_a_metric_named_like_a_column_does_not_replace_it(tmp_path):
+    rows = [step(i) for i in (1, 2)]
+    rows[1]["metrics"] |= {"step": "two", "training_flops": -1.0}
+    table = scaling.load_runs(write(tmp_path / "r", steps=rows))
+    assert table.steps["step"].tolist() == [1, 2]
+    assert table.steps["training_flops"].tolist() == [10.0, 10.0]
+
+
+def test_a_damaged_name_of_a_metric_does_not_stop_the_load(tmp_path):
+    path = write(tmp_path / "r", steps=[step(i) for i in range(1, 2000)])
+    whole = (path / records.STEPS).read_bytes()
+    assert len(whole) > 64_000
+    at = whole.index(b"training_flops", len(whole) // 2)
+    (path / records.STEPS).write_bytes(whole[:at] + b"\x8a" + whole[at + 1 :])
+    table = scaling.load_runs(path)
+    assert len(table.steps) == 1998
+    assert len(table.skipped) == 1
+
+
 def test_kill_minus_nine_while_writing_loses_at_most_the_line_in_hand(tmp_path):
     program = (
         "from scaling.records import Appender; from pathlib import Path; import itertools\n"
@@ -177,6 +218,11 @@ def test_run_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         ("{", "must be JSON"),
         ("[]", "must be an object"),
         ('{"run_id": "x", "schema_version": 99}', "schema_version 1"),
+        ('{"run_id": "x", "schema_version": 1, "model": "Qwen"}', "'model' must be an object"),
+        ('{"run_id": "x", "schema_version": 1, "provenance": 3.5}', "'provenance' must be an object"),
+        ('{"run_id": "x", "schema_version": 1, "stages": 3.5}', "'stages' must be a list of objects"),
+        ('{"run_id": "x", "schema_version": 1, "segments": ["a"]}', "'segments' must be a list of objects"),
+        ('{"run_id": "x", "schema_version": 1, "stages": [{"stage": "pretrain", "flops": {}}]}', "'flops' of stages"),
     ],
 )
 def test_a_broken_run_json_names_file_and_reason(tmp_path, text, words):
