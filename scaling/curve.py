@@ -28,7 +28,8 @@ AXES: dict[str, tuple[str, str]] = {
 class Curve:
     """Performance against cumulative compute of one run.
 
-    Points are sorted by compute on construction, stably, so their order in the input does not matter.
+    Points are sorted by compute on construction, so their order in the input does not matter; those at one and the same compute
+    keep theirs, which a fit takes for their order in time.
 
     Attributes:
         compute: cumulative compute, shape ``(n_evals,)``, in the unit of ``axis``; finite and >= 0.
