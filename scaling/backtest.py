@@ -314,7 +314,7 @@ def _named(
         pairs = [("", item) for item in curves]
     out: dict[str, list[Curve]] = {}
     for i, (name, item) in enumerate(pairs):
-        seeds = list(item) if isinstance(item, Iterable) else [item]
+        seeds: list[Any] = list(item) if isinstance(item, Iterable) else [item]
         if wrong := [type(c).__name__ for c in seeds if not isinstance(c, Curve)]:
             raise ScalingError(f"backtest needs Curve objects, or lists of them, got {wrong[0]}")
         seeds = [c for c in seeds if len(c.finite())]
