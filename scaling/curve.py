@@ -29,7 +29,7 @@ class Curve:
     """Performance against cumulative compute of one run.
 
     Points are sorted by compute on construction, so their order in the input does not matter; those at one and the same compute
-    keep theirs, which a fit takes for their order in time.
+    are put in an order of no meaning that depends on their values alone, since a fit takes neighbours for neighbours in time.
 
     Attributes:
         compute: cumulative compute, shape ``(n_evals,)``, in the unit of ``axis``; finite and >= 0.
@@ -87,7 +87,6 @@ class Curve:
             raise ScalingError(
                 f"compute must be >= 0, got {x.min():g}{where}: is it cumulative, and from the run's start?"
             )
-        order = np.argsort(x, kind="stable")
         se = None if stderr is None else _vector(stderr, "stderr", where)
         if se is not None and se.shape != x.shape:
             raise ScalingError(f"stderr must have the length of compute ({x.size}), got {se.size}{where}")
@@ -103,6 +102,7 @@ class Curve:
                 f"successes must lie between 0 and samples_per_item ({samples_per_item}), got "
                 f"{np.nanmin(counts):g} to {np.nanmax(counts):g}{where}"
             )
+        order = np.lexsort((*([] if se is None else [_scattered(se)]), _scattered(y), x))
         set_ = object.__setattr__
         set_(self, "compute", x[order])
         set_(self, "performance", y[order])
@@ -164,6 +164,11 @@ def check_axis(axis: str) -> str:
     if axis not in AXES:
         raise UnknownName(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
     return axis
+
+
+def _scattered(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """A key for each value that has nothing to do with its size (Fibonacci hashing of its bits)."""
+    return (values + 0.0).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
 def _counts(values: ArrayLike, where: str) -> NDArray[np.float64]:

@@ -77,3 +77,13 @@ def test_masked_scores_are_missing():
 def test_impossible_counts_are_errors(counts, k):
     with pytest.raises(ScalingError, match="successes"):
         Curve(compute=[1.0], performance=[0.5], successes=counts, samples_per_item=k)
+
+
+def test_the_order_of_points_does_not_matter_at_one_compute_either():
+    rng = np.random.default_rng(5)
+    x = np.repeat(np.geomspace(10, 2000, 20), 2)
+    y = scaling.Sigmoid(asymptote=0.6, efficiency_exponent=1.5, c_mid=120, r_0=0.2)(x) + rng.normal(0, 0.01, x.size)
+    fits = [scaling.fit(scaling.Curve(compute=x[p], performance=y[p]), draws=100)
+            for p in (np.arange(40), rng.permutation(40), np.argsort(y))]  # fmt: skip
+    for other in fits[1:]:
+        assert other.draws.tobytes() == fits[0].draws.tobytes()  # NaN is no number, and equal here
