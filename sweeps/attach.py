@@ -39,12 +39,15 @@ class AttachedMeter(Meter):
         if state.global_step and (folder / LEDGER).is_file():
             self.cost = ledger_cost(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
             self.restore_prompts(folder)
+        self.steps.close()  # of an earlier training of this trainer
+        self.steps = records.Appender(self.directory / records.STEPS)
         self.segment = self.held.open_segment(self.record, resumed_from=state.global_step or None, commit=None)
         super().on_train_begin(args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The last line; then the run is closed."""
         super().on_train_end(args, state, control, **kwargs)
+        self.close()
         self.held.close_segment("finished")
         self.held.release()
 
@@ -55,6 +58,7 @@ class AttachedMeter(Meter):
                 self._flush()
                 self.held.close_segment(cause)
         finally:
+            self.close()
             self.held.release()
 
 
