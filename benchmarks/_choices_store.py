@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from scaling.records import Appender, read_lines
 
 NAME = "choices.jsonl"
 
@@ -84,23 +85,16 @@ def _length(line: dict) -> int:
 
 
 def read(folder: Path) -> Results:
-    out, path = Results(), folder / NAME
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            out.add(json.loads(text))
-        except (json.JSONDecodeError, KeyError):
-            out.broken += 1
+    out = Results()
+    lines, skipped = read_lines(folder / NAME)
+    out.broken = len(skipped)
+    for line, _ in lines:
+        out.add(line)
     return out
 
 
 def append(folder: Path, lines: list[dict]) -> None:
     """Add whole lines, after a torn one on a new line."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    torn = False
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as stream:
-            stream.seek(-1, 2)
-            torn = stream.read(1) != b"\n"
-    with path.open("a") as stream:
-        stream.write("\n" * torn + "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    with Appender(folder / NAME) as file:
+        for line in lines:
+            file.write(line)

@@ -11,7 +11,6 @@ Every finished round is in the result file at once.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import tempfile
@@ -56,7 +55,6 @@ def watch(*, device: str, tiny: bool, out: Path, rounds: int | None, sizes: list
     results = Results(out, "watching", device, tiny=tiny, block=BLOCK, warm_up_steps=WARM, detail={})
     rows: list[dict[str, Any]] = []
     for size, (shape, prompts) in chosen.items():
-        deadline = time.monotonic() + seconds / len(chosen)
         done: list[dict[str, Any]] = results.body["detail"].setdefault(size, [])
         ended: dict[str, Any] = {}
         outcome = "measured"
@@ -79,8 +77,6 @@ def watch(*, device: str, tiny: bool, out: Path, rounds: int | None, sizes: list
                     break
                 done.append(answer)
                 results.write()
-                if time.monotonic() > deadline + PATIENCE:
-                    break
         row = {"size": size, **summary(done), **ended, "outcome": outcome}
         results.add(row)
         rows.append(row)
@@ -94,16 +90,10 @@ class Switch:
     """Takes watching off a trainer and puts it on again: the meter's callback and its wrappers around TRL's methods."""
 
     def __init__(self, trainer: Any) -> None:
-        from sweeps.meter import Meter
+        from metering import watching
 
-        self.trainer, self.callbacks = trainer, trainer.callback_handler.callbacks
-        self.meter = next(c for c in self.callbacks if isinstance(c, Meter))
-        self.wrappers = {
-            name: value
-            for name, value in vars(trainer).items()
-            if isinstance(value, functools.partial) and getattr(value.func, "__self__", None) is self.meter.counter
-        }
-        self.on = True
+        self.trainer, self.callbacks, self.on = trainer, trainer.callback_handler.callbacks, True
+        self.meter, self.wrappers = watching(trainer)
 
     def turn(self, on: bool) -> None:
         """Watched from here on, or not."""

@@ -19,6 +19,7 @@ ten times their compute and is committed; then `run`, which goes on with the sam
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from _ladder_collect import arm_lines, collect
 from _ladder_plans import PLANS, WINDOW, Job
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +78,10 @@ def measure(path: str | Path, config: Any, task: Any) -> dict[str, float]:
     model, tokenizer = load(config.model, task, path=str(path))
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     found = evaluate(model, tokenizer, task, shape_of(config.model, task))
+    del model
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()  # other runs share the device
     return {NAMES[key]: value for key, value in found.items()}
 
 
@@ -115,7 +121,7 @@ def _do(job: Job, work: Path, until: int) -> None:
     transformers.utils.logging.disable_progress_bar()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    done = {row["arm"]: row for row in _lines(work / "arms.jsonl") if row["key"] == job.key}
+    done = {row["arm"]: row for row in arm_lines(work / "arms.jsonl") if row["key"] == job.key}
     config = configured(job, work)
     set_products(config.grpo.dtype)  # of pretraining and the supervised arms, too
     task = build(config.task)
@@ -196,7 +202,7 @@ def run(args: argparse.Namespace) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
     work = Path(args.work[0]).absolute()
     work.mkdir(parents=True, exist_ok=True)
-    have = {(row["key"], row["arm"]): row for row in _lines(work / "arms.jsonl")}
+    have = {(row["key"], row["arm"]): row for row in arm_lines(work / "arms.jsonl")}
     every = list(PLANS[args.plan]())[args.start :: args.stride]
     jobs = [j for j in every if re.search(args.only, f"{j.piece}:{j.key}") and left_to_do(j, have)]
     began = time.monotonic()
@@ -222,7 +228,7 @@ def run(args: argparse.Namespace) -> None:
 
 def status(args: argparse.Namespace) -> None:
     """How many arms of each piece have their line."""
-    have = {(row["key"], row["arm"]): row for work in args.work for row in _lines(Path(work) / "arms.jsonl")}
+    have = {(row["key"], row["arm"]): row for work in args.work for row in arm_lines(Path(work) / "arms.jsonl")}
     pieces: dict[str, list[int]] = {}
     for job in PLANS[args.plan]():
         counts = pieces.setdefault(job.piece, [0, 0, 0])
@@ -235,101 +241,9 @@ def status(args: argparse.Namespace) -> None:
         print(f"{piece}: {some} of {of} arms" + (f"; {not_from} bases that no arm starts from" if not_from else ""))
 
 
-def collect(args: argparse.Namespace) -> None:
-    """Records of all finished runs and lines of all arms, as small files.
-
-    Of several WORK, a job is taken whole from the one that has most of its arms, the earlier where they are level: its base trained
-    again is another base. A WORK may be a folder that `collect` wrote before: new runs are added to its own.
-    """
-    import pandas as pd
-
-    from scaling import RunTable
-    from scaling.runs import load_runs
-
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    keys, finished, recipes, parts = {job.key for job in PLANS[args.plan]()}, {}, {}, []
-    rows, unfinished = [], []
-    works = list(map(Path, args.work))
-    for work, lines in zip(works, _by_work(works, keys), strict=True):
-        rows += lines
-        mine = {
-            r["run_id"]: "random" if r["arm"] == "random_reward" else "correct"
-            for r in lines
-            if _given(r.get("run_id"))
-        }
-        if (work / "runs.parquet").is_file():  # an earlier collection
-            part = RunTable(**{n: pd.read_parquet(work / f"{n}.parquet") for n in ("runs", "steps", "evals")})
-            far = part.runs.loc[part.runs["sweep"] == "beyond", "run_id"]
-            mine = {
-                run: reward for run, reward in {**dict.fromkeys(far, "correct"), **mine}.items() if run not in finished
-            }
-            recipes |= part.runs.set_index("run_id")["recipe_hash"].to_dict()
-            finished |= mine
-            parts.append(part.select(mine))
-            continue
-        if not (work / "runs").is_dir():
-            continue
-        loaded = load_runs(work / "runs")
-        # a run far beyond says something at whatever step it was stopped
-        far = loaded.runs.loc[(loaded.runs["sweep"] == "beyond") & loaded.runs["name"].isin(keys), "run_id"]
-        mine = {run: reward for run, reward in {**dict.fromkeys(far, "correct"), **mine}.items() if run not in finished}
-        finished |= mine
-        part_way = loaded.runs["name"].isin(keys) & ~loaded.runs["run_id"].isin(finished)
-        unfinished += [f"{r['name']} (step {r['steps']:.0f})" for r in loaded.runs[part_way].to_dict("records")]
-        parts.append(loaded.select(mine))
-    table = RunTable(
-        **{name: pd.concat([getattr(t, name) for t in parts], ignore_index=True) for name in ("runs", "steps", "evals")}
-    )
-    recipes |= {r["run_id"]: _recipe(Path(r["path"])) for r in table.runs.to_dict("records") if r["path"]}
-    runs = table.runs.assign(
-        reward=table.runs["run_id"].map(finished), recipe_hash=table.runs["run_id"].map(recipes), path=""
-    )
-    runs = runs.sort_values(["sweep", "params", "pretraining_tokens", "seed", "reward"])
-    steps = table.steps.drop(columns=[c for c in table.steps if table.steps[c].isna().all()])
-    metrics = steps.columns[list(steps.columns).index("loss") :]
-    tables = {"runs": runs, "steps": steps.astype(dict.fromkeys(metrics, "float32")), "evals": table.evals}
-    for name, frame in tables.items():
-        frame.to_parquet(out / f"{name}.parquet", compression="zstd", compression_level=19, index=False)
-    arms = pd.DataFrame(rows)
-    arms.sort_values(["piece", "key", "arm"]).to_csv(out / "arms.csv", index=False, float_format="%.6g")
-    print(
-        f"{len(table.runs)} runs, {len(arms)} arms -> {out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB"
-    )
-    print(
-        f"left out, as they did not end: {len(unfinished)} runs" + "".join(f"\n  {run}" for run in sorted(unfinished))
-    )
-
-
-def _by_work(works: list[Path], keys: set[str]) -> list[list[dict[str, Any]]]:
-    """Lines of each WORK that count."""
-    import pandas as pd
-
-    found: list[dict[str, dict[str, dict[str, Any]]]] = []
-    for work in works:
-        packed = work / "arms.csv"
-        lines = pd.read_csv(packed).to_dict("records") if packed.is_file() else _lines(work / "arms.jsonl")
-        jobs: dict[str, dict[str, dict[str, Any]]] = {}
-        for row in lines:
-            if row["key"] in keys:
-                jobs.setdefault(row["key"], {})[row["arm"]] = row
-        found.append(jobs)
-    chosen = {key: max(range(len(works)), key=lambda i: len(found[i].get(key, {}))) for key in keys}
-    return [
-        [row for key, job in jobs.items() if chosen[key] == i for row in job.values()] for i, jobs in enumerate(found)
-    ]
-
-
-def _given(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _recipe(path: Path) -> str:
-    """The recipe's hash as the present code forms it: runs of one study may be older and younger than a change of it."""
-    from scaling.records import read_run
-    from sweeps.config import resolve
-
-    return resolve(read_run(path).config).recipe_hash
+def _collect(args: argparse.Namespace) -> None:
+    """Records of all finished runs and lines of all arms, as small files; WORK may be a folder collected before."""
+    collect({job.key for job in PLANS[args.plan]()}, list(map(Path, args.work)), Path(args.out))
 
 
 def forecast(args: argparse.Namespace) -> None:
@@ -371,15 +285,11 @@ def write_page(args: argparse.Namespace) -> None:
     print(out)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in path.read_text().splitlines() if text.strip()] if path.is_file() else []
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function in (("run", run), ("status", status), ("collect", collect), ("page", write_page)):
+    for name, function in (("run", run), ("status", status), ("collect", _collect), ("page", write_page)):
         sub = commands.add_parser(name, help=function.__doc__)
         sub.set_defaults(function=function)
         sub.add_argument("--plan", choices=PLANS, default="cpu")

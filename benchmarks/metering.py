@@ -75,6 +75,19 @@ def build(config: Any, folder: Path, *, watched: bool, full_length: bool = False
     return trainer, tracker
 
 
+def watching(trainer: Any) -> tuple[Any, dict[str, Any]]:
+    """The meter of a watched trainer, and its wrappers around TRL's methods by their names."""
+    from sweeps.meter import Meter
+
+    meter = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Meter))
+    wrappers = {
+        name: value
+        for name, value in vars(trainer).items()
+        if isinstance(value, functools.partial) and getattr(value.func, "__self__", None) is meter.counter
+    }
+    return meter, wrappers
+
+
 class Stopwatch:
     """Seconds inside nested calls, each to the innermost part alone: ``ours``, ``waiting`` for the device, ``theirs``."""
 
@@ -85,15 +98,12 @@ class Stopwatch:
 
     def watch(self, trainer: Any) -> None:
         """Time the meter of a watched trainer: its events, its wrappers around TRL's methods, its readings of the clock."""
-        from sweeps.meter import Meter
-
-        meter = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Meter))
+        meter, wrappers = watching(trainer)
         for event in (name for name in dir(meter) if name.startswith("on_")):
             setattr(meter, event, self.timed("ours", getattr(meter, event)))
-        for name, wrapped in list(vars(trainer).items()):
-            if isinstance(wrapped, functools.partial) and getattr(wrapped.func, "__self__", None) is meter.counter:
-                ours = functools.partial(wrapped.func, self.timed("theirs", wrapped.args[0]))
-                setattr(trainer, name, self.timed("ours", ours))
+        for name, wrapped in wrappers.items():
+            ours = functools.partial(wrapped.func, self.timed("theirs", wrapped.args[0]))
+            setattr(trainer, name, self.timed("ours", ours))
         assert meter.counter is not None
         meter.counter.now = self.timed("waiting", meter.counter.now)
 
@@ -181,19 +191,15 @@ def take_turns(trainers: Sequence[Any], clock: Callable[[], float]) -> list[list
     return took
 
 
-def pair(config: Any, folder: Path, *, device: str, swap: bool, full_length: bool = False) -> dict[str, Any]:
-    """One pair: seconds of every step of both, what watching takes outside the steps, and mean seconds a step inside its code.
-
-    ``full_length``: every completion is as long as it may be. On a GPU sums come in no fixed order, so the two trainers soon
-    sample different completions, and a batch takes as long as its longest.
-    """
+def pair(config: Any, folder: Path, *, device: str, swap: bool) -> dict[str, Any]:
+    """One pair: seconds of every step of both, what watching takes outside the steps, and mean seconds a step inside its code."""
     import torch
     import transformers
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    plain, _ = build(config, folder / "plain", watched=False, full_length=full_length)
-    watched, tracker = build(config, folder / "watched", watched=True, full_length=full_length)
+    plain, _ = build(config, folder / "plain", watched=False)
+    watched, tracker = build(config, folder / "watched", watched=True)
     stopwatch = Stopwatch()
     stopwatch.watch(watched)
     time.sleep(1.0)  # the tracker's start-up is not a step's

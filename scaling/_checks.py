@@ -6,10 +6,12 @@ from numbers import Integral, Real
 
 from scaling.errors import ScalingError
 
-__all__ = ["check_draws", "check_level", "check_seed"]
+__all__ = ["MIN_DRAWS", "check_draws", "check_level", "check_seed"]
+
+MIN_DRAWS = 20  # below, the ends of a 90 % interval are no quantiles of anything
 
 
-def check_draws(draws: int, *, least: int) -> None:
+def check_draws(draws: int, *, least: int = MIN_DRAWS) -> None:
     """Raise where ``draws`` is no whole number or too small for an interval."""
     if isinstance(draws, bool) or not isinstance(draws, Integral) or draws < least:
         why = " (an interval needs that many)" if least > 1 else ""

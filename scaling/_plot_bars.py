@@ -21,6 +21,7 @@ from scaling._plot_style import (
     log_axis,
     plain,
 )
+from scaling.words import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ def asymptotes(fits: Mapping[str, Judged], *, style: Mapping[str, Look], upper: 
                     showlegend=False,
                     name=plain(name),
                     line={"color": look.colour, "width": width},
-                    hovertemplate=f"{level:.0%}: {low:.3f} to {high:.3f}",
+                    hovertemplate=f"{percent(level)}: {low:.3f} to {high:.3f}",
                 )
             )
     left = min((max(fit.interval("asymptote", 0.9)[0], 0.0) for fit in fits.values()), default=0.0)

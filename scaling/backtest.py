@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling._callable import make_callable
-from scaling._checks import check_draws, check_seed
+from scaling._checks import check_draws, check_level, check_seed
 from scaling.curve import Curve
 from scaling.errors import ScalingError
+from scaling.words import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ class Backtest:
         scores = self.scores()
         for fraction, part in scores.groupby("fraction", sort=True):
             lines.append(
-                f"fitted on the first {100 * fraction:.3g}% of compute, scored on the rest ({100 * self.level:.3g}% bands)"
+                f"fitted on the first {percent(fraction)} of compute, scored on the rest ({percent(self.level)} bands)"
             )
             lines.append(
                 f"  {'method':<14}{'RMSE':>8}{'worst':>8}{'bias':>9}{'covers final':>14}{'width':>8}"
@@ -168,7 +169,6 @@ def backtest(
     """
     import pandas as pd
 
-    from scaling.fitting.api import MIN_DRAWS
     from scaling.laws import law_named
 
     named = _named(curves)
@@ -177,13 +177,12 @@ def backtest(
     fractions = np.ravel(np.asarray(fractions, dtype=float)).tolist()
     if not fractions or not all(0 < fraction < 1 for fraction in fractions):
         raise ScalingError(f"fractions must be one or more shares between 0 and 1, got {fractions}")
-    if not 0 < level < 1:
-        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    check_level(level)
     laws = [laws] if isinstance(laws, str) else laws
     for name in laws:
         if name != "ensemble":
             law_named(name)  # an unknown law is an error, not a refused fit
-    check_draws(draws, least=MIN_DRAWS)
+    check_draws(draws)
     check_seed(seed)
     forecasters: dict[str, Forecaster] = {"last_value": last_value}
     forecasters |= {name: LawForecaster(name, draws, seed) for name in ("log_linear", *laws)}

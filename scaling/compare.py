@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scaling import _contrasts as contrasts
 from scaling._callable import make_callable
+from scaling._checks import check_level
 from scaling.comparison import Comparison, Contrast, Pair
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
@@ -97,8 +98,7 @@ def compare(
         raise UnknownName(f"baseline must be one of {', '.join(named)}, got {baseline!r}")
     if of not in ("benchmark", "population"):
         raise ScalingError(f"of must be 'benchmark' or 'population', got {of!r}")
-    if not 0 < level < 1:
-        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    check_level(level)
     if not 0 <= margin < np.inf:
         raise ScalingError(f"margin must be a score >= 0, got {margin}")
     if at is not None:

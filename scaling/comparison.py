@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaling.words import percent
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -144,7 +146,7 @@ class Comparison:
         for p in self.pairs:
             paired = "independent draws" if p.paired == "nothing" else f"paired over {p.paired}"
             lines.append(
-                f"{p.other} against {p.baseline}: {self.metric} on {of}, {100 * self.level:.3g}% intervals, {paired}"
+                f"{p.other} against {p.baseline}: {self.metric} on {of}, {percent(self.level)} intervals, {paired}"
             )
             for c, s in zip(p.difference, p.speed_up):
                 if np.isnan(c.median):

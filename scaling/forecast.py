@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.words import percent
+
 __all__ = ["Forecast", "Reach"]
 
 Array = NDArray[np.float64]
@@ -47,7 +49,7 @@ class Forecast:
         rows = ", ".join(
             f"{c:.4g}: {m:.3f} [{a:.3f}, {b:.3f}]" for c, m, a, b in zip(self.compute, self.median, self.low, self.high)
         )
-        return f"Forecast({100 * self.level:.3g}% band of the {self.of} {self.noise} on {self.axis}: {rows})"
+        return f"Forecast({percent(self.level)} band of the {self.of} {self.noise} on {self.axis}: {rows})"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,6 @@ class Reach:
 
     def __repr__(self) -> str:
         return (
-            f"Reach(score={self.score:g}: {self.median:.4g} [{self.low:.4g}, {self.high:.4g}] {self.axis} at {100 * self.level:.3g}%, "
+            f"Reach(score={self.score:g}: {self.median:.4g} [{self.low:.4g}, {self.high:.4g}] {self.axis} at {percent(self.level)}, "
             f"P(never)={self.never:.2f})"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaling._checks import check_level
 from scaling.errors import ScalingError
 
 __all__ = ["avg_at_k", "blind_guess_pass_at_k", "mean_interval", "pass_at_k", "standard_error"]
@@ -100,8 +101,7 @@ def mean_interval(values: ArrayLike, *, level: float = 0.9) -> tuple[float, floa
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or x.size < 2:
         raise ScalingError(f"an interval of a mean needs at least 2 values, got {x.size}")
-    if not 0 < level < 1:
-        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    check_level(level)
     half = float(stdtrit(x.size - 1, 0.5 + level / 2) * x.std(ddof=1) / np.sqrt(x.size))
     return float(x.mean()) - half, float(x.mean()) + half
 

@@ -257,11 +257,11 @@ def next_run(
         raise ScalingError("fits must share one axis to be compared per unit of compute")
     from scaling.fitting.draws import at_compute
 
+    if target != "asymptote" and not (isinstance(target, (int, float)) and 0 < target < np.inf):
+        raise ScalingError(f"target must be 'asymptote' or a compute > 0, got {target!r}")
     out = []
     for name, fit in usable.items():
         last = fit.window[1]
-        if target != "asymptote" and not (isinstance(target, (int, float)) and 0 < target < np.inf):
-            raise ScalingError(f"target must be 'asymptote' or a compute > 0, got {target!r}")
         if target == "asymptote":
             values = fit.draws["asymptote"] if "asymptote" in (fit.draws.dtype.names or ()) else np.zeros(0)
             low, high = fit.interval("asymptote")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.errors import ConfigError, UnknownName
 from scaling.hardware import accelerator, accelerators, peak_flops
+from sweeps.ranks import world_size
 
 if TYPE_CHECKING:
     from sweeps.config import RunConfig
@@ -86,7 +87,7 @@ def compiled_generation(config: RunConfig) -> bool:
         and not grpo.recipe.interrupt_after
         and not config.cluster.accelerate_config
     )
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    alone = world_size() == 1
     return possible and alone and config.model.kind == "scratch" and torch.cuda.is_available() and _can_compile()
 
 

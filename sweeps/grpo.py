@@ -195,7 +195,7 @@ def build_trainer(
         callbacks=list(callbacks),
     )
     trainer.sampler_seed = config.seed
-    if compiled_generation(config):
+    if trainer.args.cache_implementation == "static":
         few_compilers()
         # TRL forbids compilation; transformers compiles where the cache is static and the device an accelerator
         settings = trainer.generation_config

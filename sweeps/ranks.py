@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["agree", "first_rank_works", "first_says", "is_first"]
+__all__ = ["agree", "first_rank_works", "first_says", "is_first", "world_size"]
 
 PATIENCE = timedelta(days=7)
 """For work that the first rank does alone; a rank that dies meanwhile is noticed by the launcher of the ranks."""
@@ -23,6 +23,11 @@ PATIENCE = timedelta(days=7)
 def is_first() -> bool:
     """Whether this process writes records: the first rank, or the only one (set by torchrun and accelerate)."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def world_size() -> int:
+    """Processes of this run (set by torchrun and accelerate)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def agree(mine: bool) -> bool:

@@ -18,6 +18,7 @@ from scaling.cost import ComputeCost
 from scaling.errors import ConfigError, ScalingError
 from scaling.records import RunRecord, read_run
 from sweeps.config import RunConfig, conf_dir, resolve
+from sweeps.ranks import world_size
 
 __all__ = ["main", "one_line_each", "train", "train_stages"]
 
@@ -100,7 +101,7 @@ def train(config: RunConfig, *, prepared: Callable[[], None] = lambda: None) -> 
         trainer = build_trainer(
             config, model=model, tokenizer=tokenizer, task=task,
             rows=rows, output_dir=directory.checkpoints,
-            base=where if config.grpo.beta else None, world_size=int(os.environ.get("WORLD_SIZE", "1")),
+            base=where if config.grpo.beta else None, world_size=world_size(),
         )  # fmt: skip
 
         # 4. records, mirror, meter, evaluation
@@ -167,7 +168,7 @@ def train(config: RunConfig, *, prepared: Callable[[], None] = lambda: None) -> 
     except RuntimeError as error:
         if not ran_out(error):
             raise
-        raise out_of_memory(error, config, task, processes=int(os.environ.get("WORLD_SIZE", "1"))) from error
+        raise out_of_memory(error, config, task, processes=world_size()) from error
     finally:
         directory.release()
 
@@ -192,7 +193,7 @@ def _before_rl(config: RunConfig, task: Any, directory: Any) -> tuple[list[dict[
     from sweeps.pretrain import pretrain
     from sweeps.sft import STAGE, run_sft, stage_hash
 
-    if config.sft is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if config.sft is not None and world_size() > 1:
         folder = Path(config.bases_dir) / stage_hash(config.sft, config.pretraining_hash)
         if not (folder / STAGE).is_file():  # its trainer would wait for ranks that wait for it
             raise ConfigError(
@@ -284,7 +285,7 @@ def _one_process(config: RunConfig) -> None:
             f"cluster={cluster.engine} needs -m (python -m sweeps.train -m ...): without it the run would be trained in this "
             "process; for that set cluster=local"
         )
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    alone = world_size() == 1
     if cluster.devices > 1 and alone and config.grpo.vllm != "server":
         raise ConfigError(
             f"cluster.devices={cluster.devices} needs -m (python -m sweeps.train -m ...): without it a run is one process on one device"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from scaling._checks import MIN_DRAWS
 from scaling.bundled import KINDS
 
 
@@ -16,7 +17,7 @@ from scaling.bundled import KINDS
 )
 @click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="Which half of the study.")
 @click.option(
-    "--draws", default=200, show_default=True, type=click.IntRange(min=20), help="Draws behind the intervals."
+    "--draws", default=200, show_default=True, type=click.IntRange(min=MIN_DRAWS), help="Draws behind the intervals."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the draws.")
 def demo(out: Path, kind: str, draws: int, seed: int) -> None:

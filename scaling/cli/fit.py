@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling.cli._output import amount, band, drawable
 from scaling.cli._sources import echo_collapses, echo_notes, read_source, source_options
+from scaling.words import percent
 
 if TYPE_CHECKING:
     from scaling.fitting import Fit
@@ -120,7 +121,7 @@ def verdict(name: str, fitted: Fit) -> str:
 def _table(rows: list[dict[str, Any]], level: float) -> list[str]:
     width = max(5, *(len(str(r["curve"])) for r in rows))
     lines = [
-        f"{'curve':<{width}} {'evals':>6}  {f'asymptote A, {100 * level:.3g}%':<20} {'exponent B':<16} {'C_mid':<22}"
+        f"{'curve':<{width}} {'evals':>6}  {f'asymptote A, {percent(level)}':<20} {'exponent B':<16} {'C_mid':<22}"
         f" {'at 4 x the compute':<26} verdict"
     ]
     for r in rows:

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling.cli._output import amount, band, drawable
 from scaling.cli._sources import echo_collapses, echo_notes, read_source, source_options
+from scaling.words import percent
 
 if TYPE_CHECKING:
     from scaling.fitting import Fit
@@ -144,7 +145,7 @@ def lines(
     ahead = fitted.forecast(grid, level=level, of=of, noise=noise)
     what = "the law" if noise == "curve" else "one evaluation"
     on = "these very items" if of == "benchmark" else "all items they are a sample of"
-    out.append(f"  forecast of {what} on {on}: median and {100 * level:.3g}% band")
+    out.append(f"  forecast of {what} on {on}: median and {percent(level)} band")
     for c, middle, low, high in zip(grid, ahead.median, ahead.low, ahead.high):
         out.append(f"  at {c:>10.4g} ({c / last:>5.2f}x)  {middle:.3f}  {band(low, high)}")
     if ahead.note:
@@ -156,7 +157,7 @@ def lines(
             continue
         where = f"at {fitted.axis} {amount(r.median)}" if np.isfinite(r.median) else "more likely never than at all"
         out.append(
-            f"  reaches {score:g} {where}, {100 * level:.3g}% interval {amount(r.low)} to {amount(r.high)}; "
+            f"  reaches {score:g} {where}, {percent(level)} interval {amount(r.low)} to {amount(r.high)}; "
             f"never with probability {r.never:.2f}"
         )
     if gain is not None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from scaling._checks import MIN_DRAWS
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -28,7 +30,7 @@ import click
     help="Leave out evaluations before this many RL model FLOPs; nothing is left out unless asked.",
 )
 @click.option(
-    "--draws", default=400, show_default=True, type=click.IntRange(min=20), help="Draws behind the intervals."
+    "--draws", default=400, show_default=True, type=click.IntRange(min=MIN_DRAWS), help="Draws behind the intervals."
 )
 @click.option(
     "--full/--quick",

@@ -30,7 +30,6 @@ ENSEMBLE = ("sigmoid", "weibull", "power", "log_linear", "linear_log")
 # of each seed at least: pooled quantiles are then as near those of 10,000 as they come with 400 draws
 _CANDIDATES = 1200
 _FOLLOWED = 5  # seeds that every law is compared on
-MIN_DRAWS = 20  # below, the ends of a 90 % interval are no quantiles of anything
 MIN_FACTOR = 1.01  # last compute over first: laws are of log compute, of which less is none (dates, time stamps)
 _ROUNDING = 1e-12  # of a score: what the order of a sum changes
 _EXACT = 1e-4  # of the noise: a smaller standard error of R_0 is as good as none
@@ -96,7 +95,7 @@ def fit(
         >>> short.identified
         False
     """
-    check_draws(draws, least=MIN_DRAWS)
+    check_draws(draws)
     check_seed(seed)
     _check_options(r_0=r_0, r_0_stderr=r_0_stderr, delta=delta, n_items=n_items)
     if loss not in ("squared", "huber"):

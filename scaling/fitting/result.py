@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaling._checks import check_level
 from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
 from scaling.fitting.bootstrap import ar_noise
@@ -144,7 +145,7 @@ class Fit:
         Raises:
             UnknownName: no law has such a parameter.
         """
-        _check_level(level)
+        check_level(level)
         if name not in _PARAMETERS and name not in ("rho", "sigma"):
             raise UnknownName(
                 f"parameter must be one of {', '.join(sorted(_PARAMETERS | {'rho', 'sigma'}))}, got {name!r}"
@@ -172,7 +173,7 @@ class Fit:
         Raises:
             ScalingError: an option is not one of the above, or the number of items is not known.
         """
-        _check_level(level)
+        check_level(level)
         if of not in ("benchmark", "population"):
             raise ScalingError(f"of must be 'benchmark' or 'population', got {of!r}")
         if noise not in ("curve", "observation"):
@@ -221,7 +222,7 @@ class Fit:
 
     def compute_to_reach(self, score: float, *, level: float = 0.9) -> Reach:
         """Compute at which the curve reaches ``score``, with the probability that it never does."""
-        _check_level(level)
+        check_level(level)
         if not isinstance(score, (int, float, np.number)) or np.isnan(score):
             raise ScalingError(f"the score to reach must be a number, got {score!r}")
         if not self.draws.size:
@@ -254,7 +255,7 @@ class Fit:
         Raises:
             ScalingError: the fit was refused, is of several curves, or its law has no asymptote.
         """
-        _check_level(level)
+        check_level(level)
         if not self.draws.size or len(self.curves) > 1:
             raise ScalingError(f"a profile needs a fit of one curve, this is of {len(self.curves)} ({self.status})")
         if not at > 0 or not (rho is None or -1 < rho < 1):
@@ -277,11 +278,6 @@ class Fit:
         from scaling.fitting.storage import save_fit
 
         save_fit(self, path)
-
-
-def _check_level(level: float) -> None:
-    if not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
-        raise ScalingError(f"level must lie between 0 and 1, got {level!r}")
 
 
 def _compute(values: ArrayLike) -> Array:

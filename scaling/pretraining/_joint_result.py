@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaling._checks import check_level
 from scaling.errors import ScalingError, UnknownName
 from scaling.forecast import Forecast
 from scaling.pretraining._joint_data import JointData
+from scaling.words import percent
 
 __all__ = ["HeldOutSize", "JointFit"]
 
@@ -212,11 +214,11 @@ class JointFit:
         lines.append(f"  {len(self.data.params)} sizes ({sizes} parameters), axis {self.data.axis}")
         for name in type(self.law).parameters:
             low, high = self.interval(name, level)
-            lines.append(f"  {name:<20}{self._value(name):>11.4g}   {level:.0%} interval {low:.4g} to {high:.4g}")
+            lines.append(f"  {name:<20}{self._value(name):>11.4g}   {percent(level)} interval {low:.4g} to {high:.4g}")
         if hasattr(self.law, "asymptote"):
             for n in self.data.params:
                 value, low, high = self.asymptote(n, level=level)
-                lines.append(f"  A at {n:<15.3g}{value:>11.3f}   {level:.0%} interval {low:.3f} to {high:.3f}")
+                lines.append(f"  A at {n:<15.3g}{value:>11.3f}   {percent(level)} interval {low:.3f} to {high:.3f}")
         verdict = "identified" if self.identified else self.status
         if self.identified and self.exploratory:
             verdict = f"identified if the law holds, which {len(self.data.params)} sizes cannot test"
@@ -248,7 +250,6 @@ class JointFit:
 
 def band(values: Array, level: float) -> tuple[Array, Array]:
     """Equal-tailed quantiles of draws along the first axis."""
-    if not 0 < level < 1:
-        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    check_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high

@@ -18,6 +18,7 @@ from scaling._checks import check_draws, check_level, check_seed
 from scaling.errors import ScalingError
 from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups
 from scaling.pretraining.surface import COLLINEAR
+from scaling.words import percent
 
 __all__ = ["Effect", "Headline", "headline"]
 
@@ -71,7 +72,7 @@ class Effect:
         what = (_PATH if self.quantity == "exchange rate" else _AGAINST).get(self.against, self.against)
         if self.status != "ok":
             return f"{what}: {self.status}"
-        return f"{what}: {self.value:+.4g} ({self.level:.0%} interval {self.low:+.4g} to {self.high:+.4g})"
+        return f"{what}: {self.value:+.4g} ({percent(self.level)} interval {self.low:+.4g} to {self.high:+.4g})"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def headline(
         >>> mean.low < mean.value < mean.high
         True
     """
-    check_draws(draws, least=20)
+    check_draws(draws)
     check_seed(seed)
     check_level(level)
     found, notes = check_runs(runs, least=4, what="the headline", force=force)

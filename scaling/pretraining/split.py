@@ -15,6 +15,7 @@ from scaling._checks import check_level
 from scaling.errors import ScalingError
 from scaling.pretraining._surface_parts import median_and_band, range_text
 from scaling.pretraining.surface import SurfaceFit
+from scaling.words import percent
 
 __all__ = ["Split", "best_split"]
 
@@ -78,9 +79,9 @@ class Split:
             f"{self.rl_share:.0%} on RL ({self.rl_flops:.3g} FLOPs)",
             f"  within {self.tolerance:g} of the best score: RL's share from {low:.0%} to {high:.0%}, sizes from "
             f"{self.near_optimal_params[0]:.3g} to {self.near_optimal_params[1]:.3g}",
-            f"  best share over the draws: {self.level:.0%} interval {self.rl_share_interval[0]:.0%} to "
+            f"  best share over the draws: {percent(self.level)} interval {self.rl_share_interval[0]:.0%} to "
             f"{self.rl_share_interval[1]:.0%}",
-            f"  score {self.score[0]:.3f}, {self.level:.0%} interval {self.score[1]:.3f} to {self.score[2]:.3f}",
+            f"  score {self.score[0]:.3f}, {percent(self.level)} interval {self.score[1]:.3f} to {self.score[2]:.3f}",
         ]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaling._checks import check_draws, check_seed
+from scaling._checks import check_draws, check_level, check_seed
 from scaling.errors import ScalingError, UnknownName
+from scaling.pretraining._loss_result import LossFit, losses
 from scaling.pretraining._surface_parts import (
     COLLINEAR,
     OffsetExponential,
@@ -30,7 +31,7 @@ from scaling.pretraining._surface_parts import (
     wild_weights,
 )
 from scaling.pretraining.bases import StudyRun, check_runs, condition_number, groups
-from scaling.pretraining.loss import LossFit
+from scaling.words import percent
 
 __all__ = ["COLLINEAR", "OffsetExponential", "SurfaceFit", "SurfaceLaw", "fit_surface"]
 
@@ -175,13 +176,15 @@ class SurfaceFit:
             f"  {len(self.runs)} runs, {len(set(groups(self.runs)))} bases, {sizes} sizes; C_ref {law.c_ref:.3g}"
         )
         for name, value in (("offset", law.f.offset), ("amplitude", law.f.amplitude), ("rate", law.f.rate)):
-            lines.append(f"  {name:<10}{value:>12.4g}   {level:.0%} interval {_text(self.interval(name, level))}")
+            lines.append(f"  {name:<10}{value:>12.4g}   {percent(level)} interval {_text(self.interval(name, level))}")
         if self.condition > COLLINEAR:
             lines.append("  a, b, c     not separable; see the verdict")
         else:
             for name in ("a", "b", "c"):
                 value = getattr(law, name)
-                lines.append(f"  {name:<10}{value:>12.4g}   {level:.0%} interval {_text(self.interval(name, level))}")
+                lines.append(
+                    f"  {name:<10}{value:>12.4g}   {percent(level)} interval {_text(self.interval(name, level))}"
+                )
         lines.append(f"  verdict: {'identified' if self.status == 'ok' else self.status}")
         lines.append(f"  leaving one base out: error {self.leave_one_base_out:.4f} (no model: {self.baseline:.4f})")
         if np.isfinite(self.with_predicted_loss):
@@ -228,7 +231,7 @@ def fit_surface(
         >>> 0 < low < surface.law.f.rate < high
         True
     """
-    check_draws(draws, least=20)
+    check_draws(draws)
     check_seed(seed)
     found, notes = check_runs(runs, least=6, what="the surface", force=force)
     lacking = [run.curve.run_id or f"{run.params:.3g} parameters" for run in found if run.loss is None]
@@ -295,11 +298,7 @@ def _losses(fit: LossFit | None, params: Array, tokens: Array, draws: int) -> Ar
             f"L(N, D) predicts no loss: {len(fit.draws) - len(finite)} of {len(fit.draws)} resamples have coefficients "
             "without bounds; more values of N and D are needed"
         )
-    rows = finite[np.arange(draws) % len(finite)]
-    e, a, b, alpha, beta = (column.reshape(-1, *[1] * np.ndim(params)) for column in rows.T)
-    # in logs: where a coefficient is 0 its exponent is anything, and 0 x infinity would be no number
-    with np.errstate(divide="ignore", over="ignore"):
-        return e + np.exp(np.log(a) - alpha * np.log(params)) + np.exp(np.log(b) - beta * np.log(tokens))
+    return losses(finite[np.arange(draws) % len(finite)], params, tokens)
 
 
 def _status(condition: float, f_draws: Array) -> str:
@@ -313,8 +312,7 @@ def _status(condition: float, f_draws: Array) -> str:
 
 
 def _band(values: Array, level: float) -> tuple[float, float]:
-    if not 0 < level < 1:
-        raise ScalingError(f"level must be between 0 and 1, got {level}")
+    check_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

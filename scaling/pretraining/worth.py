@@ -16,6 +16,7 @@ from scaling.errors import ScalingError
 from scaling.pretraining._surface_parts import fit_offset_exponential, median_and_band, range_text, wild_weights
 from scaling.pretraining.bases import StudyRun, groups
 from scaling.pretraining.surface import SurfaceFit
+from scaling.words import percent
 
 __all__ = ["Worth", "WorthAgainst", "worth"]
 
@@ -109,7 +110,7 @@ class Worth:
         lines = [
             self.headline(),
             f"  {self.params:.3g} parameters, {self.tokens:.3g} tokens, {self.rl_flops:.3g} FLOPs of RL: score "
-            f"{self.score[0]:.3f} ({self.level:.0%} interval {self.score[1]:.3f} to {self.score[2]:.3f})",
+            f"{self.score[0]:.3f} ({percent(self.level)} interval {self.score[1]:.3f} to {self.score[2]:.3f})",
         ]
         lines.extend(f"  {item}" for item in (self.best_decoding, self.sampled) if item is not None)
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])

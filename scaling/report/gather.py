@@ -13,7 +13,6 @@ from scaling._checks import check_draws, check_seed
 from scaling.curve import Curve
 from scaling.errors import ScalingError
 from scaling.fitting import Fit
-from scaling.fitting.api import MIN_DRAWS
 from scaling.laws import law_named
 from scaling.plot import Look, looks
 from scaling.report.fitting import AXES, Fitting, Rescaled
@@ -143,7 +142,7 @@ def collect(
     """`gather` without the fits: groups, curves and settings."""
     if law != "ensemble":
         law_named(law)  # an unknown one is an error, not a report without fits
-    check_draws(draws, least=MIN_DRAWS)
+    check_draws(draws)
     check_seed(seed)
     notes: list[str] = []
     benchmark = main_benchmark(table, benchmark, notes)

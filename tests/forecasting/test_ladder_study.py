@@ -66,7 +66,7 @@ def test_arms_start_from_bases_within_the_range_of_the_plan(benchmarks) -> None:
 def test_runs_can_be_added_to_a_collected_study(benchmarks, tmp_path: Path, capsys) -> None:
     from types import SimpleNamespace
 
-    from ladder import collect
+    from ladder import _collect
 
     earlier = ROOT / "docs" / "results" / "gpu_ladder"
     arms = pd.read_csv(earlier / "arms.csv")
@@ -76,7 +76,7 @@ def test_runs_can_be_added_to_a_collected_study(benchmarks, tmp_path: Path, caps
     lines = [{"key": key, "arm": arm, "piece": "grid", "sampled": 0.123} for arm in ("base", "grpo")]
     lines.append({"key": "chain_acquisition-scratch_96x3-d300-s0", "arm": "base", "piece": "grid", "sampled": 0.123})
     (tmp_path / "new" / "arms.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    collect(SimpleNamespace(plan="gpu", work=[earlier, tmp_path / "new"], out=tmp_path / "out"))
+    _collect(SimpleNamespace(plan="gpu", work=[earlier, tmp_path / "new"], out=tmp_path / "out"))
     after = pd.read_csv(tmp_path / "out" / "arms.csv")
     assert len(after) == len(arms) + 1 and set(after["key"]) == set(arms["key"])
     assert list(after.loc[after["key"] == key, "sampled"]) == [0.123, 0.123]  # whole from the one that has more of it
