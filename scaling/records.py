@@ -294,8 +294,8 @@ def check_eval(row: Mapping[str, Any]) -> str | None:
     if not isinstance(row.get("benchmark"), str) or not row["benchmark"]:
         return "'benchmark' must be a non-empty text"
     for name in ("sampling", "metrics"):
-        if not isinstance(row.get(name) or {}, dict):
-            return f"{name!r} must be an object"
+        if not isinstance(row.get(name), (dict, type(None))):
+            return f"{name!r} must be an object, got {row[name]!r:.60}"
     sampling = row.get("sampling") or {}
     if not isinstance(sampling.get("decoding", ""), str):
         return f"'decoding' must be a text, got {sampling['decoding']!r:.60}"

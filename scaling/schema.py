@@ -127,12 +127,21 @@ EVAL_SCHEMA: dict[str, Any] = {
         "step": _STEP,
         "cost": _COST,
         "benchmark": {"type": "string", "minLength": 1},
+        "k": {"type": ["number", "null"], "description": "Completions sampled per item."},
+        "sampling": {
+            "type": ["object", "null"],
+            "properties": {
+                "decoding": {"type": "string", "description": "sampled, greedy, ..."},
+                "temperature": {"type": ["number", "null"]},
+            },
+        },
+        "metrics": {"type": ["object", "null"], "description": "Name -> value, measured beside the score."},
     },
     "anyOf": [
         {
             "required": ["successes", "k"],
             "properties": {
-                "k": {"type": "integer", "minimum": 1, "description": "Completions sampled per item."},
+                "k": {"type": "integer", "minimum": 1},
                 "successes": {
                     "type": "array",
                     "items": _NUMBER,

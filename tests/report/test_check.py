@@ -40,6 +40,8 @@ eval_rows = rows(
     score=scalars,
     k=st.one_of(st.integers(0, 3), scalars),
     successes=st.one_of(st.none(), st.lists(st.integers(0, 3), max_size=4), st.lists(scalars, max_size=2)),
+    sampling=st.one_of(anything, rows(decoding=scalars, temperature=scalars)),
+    metrics=anything,
     extra=anything,
 )
 run_rows = rows(
@@ -87,7 +89,9 @@ def _integer_float(row: dict) -> bool:
     """
     counts = row.get("successes") if isinstance(row.get("successes"), list) else []
     floats = any(isinstance(row.get(key), float) for key in ("step", "segment", "k"))
-    return floats or any(isinstance(v, bool) for v in (row.get("segment"), row.get("k"), row.get("score"), *counts))
+    sampling = row.get("sampling") if isinstance(row.get("sampling"), dict) else {}
+    numbers = (row.get("segment"), row.get("k"), row.get("score"), sampling.get("temperature"), *counts)
+    return floats or any(isinstance(v, bool) for v in numbers)
 
 
 def test_published_files_are_those_of_the_code(tmp_path):
