@@ -100,10 +100,13 @@ def _cut(s: Series, keep: NDArray[np.bool_]) -> Series:
 
 
 def _back_test(s: Series, bounds: dict, unit: bool) -> str:
-    """A reason, if a law without an asymptote, from the first half, predicts the rest better than the saturating ones."""
+    """A reason, if a law without an asymptote, from the first half, predicts the rest better, or nothing can be said of it."""
     first = s.x <= s.x.max() - np.log(2.0)
     if first.sum() < MIN_EVALS or (~first).sum() < 3:
-        return ""
+        return (
+            f"no back-test: it needs {MIN_EVALS} evaluations up to half of C_max and 3 beyond, "
+            f"got {first.sum()} and {(~first).sum()}"
+        )
     past, rest = _cut(s, first), _cut(s, ~first)
     x = rest.x + rest.x_ref - past.x_ref
     score = {k: _log_score(LAWS[k], past, x, rest.y, bounds) for k in _RIVALS if unit or k != "log_linear"}

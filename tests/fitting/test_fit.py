@@ -348,3 +348,14 @@ def test_a_plateau_is_recovered_and_not_overshot():
     low, high = fit.interval("asymptote")
     assert low < 0.61 < high and fit.weights["weibull"] > 0.5
     assert scaling.fit(curve, law="sigmoid", draws=400).interval("asymptote")[0] > 0.61
+
+
+@pytest.mark.parametrize("law", ["ensemble", "sigmoid", "power"])
+def test_no_verdict_without_a_back_test(law):
+    """A window of less than a factor of two may bend as much as it likes: no law was held against evaluations it had not seen."""
+    compute = np.linspace(1.0, 1.9, 40)
+    score = 0.6 - 0.3 / compute**4 + np.random.default_rng(0).normal(0, 5e-4, 40)
+    short = scaling.fit(Curve(compute=compute, performance=score), law=law)
+    assert not short.identified and "no back-test" in short.message
+    low, high = short.interval("asymptote")
+    assert high - low < 0.1  # for want of nothing else
