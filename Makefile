@@ -1,5 +1,6 @@
 # make demo   trains the demo ladder end to end and writes report/index.html
 # make test   installs what is missing and runs the whole suite
+# make fuzz   the property tests at random examples (the suite's are the same each time); run it until it finds something
 # make lint   ruff, its format and pyright
 # make docs   builds the documentation, warnings are errors
 # make test-slurm, coverage, choices, admission, ladder, recipes   the Slurm tests alone; the slow studies
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONWARNINGS ?= default
 
-.PHONY: install demo test test-slurm lint docs coverage choices admission ladder recipes
+.PHONY: install demo test test-slurm fuzz lint docs coverage choices admission ladder recipes
 
 install: $(STAMP)
 
@@ -36,6 +37,9 @@ test: $(STAMP)
 # the launcher on a real Slurm, which the tests install (Debian) and bring up themselves
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -q tests/slurm
+
+fuzz: $(STAMP)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n 2 --dist loadfile $$(grep -rl "from hypothesis import.*given" tests)
 
 # slow studies; results are committed under docs/results with command, commit and date
 coverage: $(STAMP)

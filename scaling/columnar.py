@@ -234,6 +234,8 @@ def _metrics(table: Any) -> dict[str, Any] | None:
             out[name] = child.to_numpy(zero_copy_only=False)
         elif pa.types.is_integer(child.type):
             out[name] = child.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        elif pa.types.is_boolean(child.type) and child.null_count:
+            return None  # whether the value is null or the name is missing shows line by line only
         elif pa.types.is_string(child.type) or pa.types.is_boolean(child.type) or pa.types.is_null(child.type):
             out[name] = child.to_pylist()
         else:

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from scaling.cost import COST_FIELDS
 from scaling.errors import RecordError
@@ -208,18 +208,13 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._file = path.open("ab")
-            if path.stat().st_size and not _ends_with_newline(path):
-                self._file.write(b"\n")  # the torn line stays as evidence, on a line of its own
-                self._file.flush()
-        except OSError as error:
-            raise RecordError(f"cannot write {path}: {error.strerror}; free space or fix permissions") from error
+        self._file: BinaryIO | None = None  # opened by the first line: a rank that writes none touches nothing
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one line and flush it to the operating system."""
         data = (dump_line(row) + "\n").encode()
+        if self._file is None:
+            self._file = self._opened()
         try:
             self._file.write(data)
             self._file.flush()
@@ -228,14 +223,28 @@ class Appender:
                 f"cannot write {self.path}: {error.strerror}; all earlier lines are kept: free space, then rerun to resume"
             ) from error
 
+    def _opened(self) -> BinaryIO:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("ab")
+            if self.path.stat().st_size and not _ends_with_newline(self.path):
+                file.write(b"\n")  # the torn line stays as evidence, on a line of its own
+                file.flush()
+        except OSError as error:
+            raise RecordError(f"cannot write {self.path}: {error.strerror}; free space or fix permissions") from error
+        return file
+
     def sync(self) -> None:
         """Force what was written to the disk (used with checkpoints)."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a later line opens it again."""
+        file, self._file = self._file, None
         try:
-            self._file.close()
+            if file is not None:
+                file.close()
         except OSError:  # a full disk may refuse the last flush again; write() has already raised for it
             pass
 

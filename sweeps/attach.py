@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scaling import records
+from scaling.cost import ComputeCost
 from scaling.flops import ModelShape
+from sweeps.files import read_json
 from sweeps.meter import Meter
 from sweeps.run_dir import LEDGER, RunDirectory, ledger_cost
 
@@ -32,24 +36,51 @@ class AttachedMeter(Meter):
             updates_per_rollout=updates_per_rollout, keep=0,
         )  # fmt: skip
         self.record, self.held = record, run
+        self._ended_at: int | None = None  # step at which a training of this trainer ended or broke off
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open a segment, at the cost that the checkpoint tells where the trainer resumes from one."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.global_step and (folder / LEDGER).is_file():
-            self.cost = ledger_cost(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
-            self.restore_prompts(folder)
-        self.steps.close()  # of an earlier training of this trainer
-        self.steps = records.Appender(self.directory / records.STEPS)
+            self._resume(folder)
+        if self._ended_at is not None:  # the time between two trainings is the script's own
+            self._mark, self._ended_at = time.perf_counter(), None
+            self.held.hold()
         self.segment = self.held.open_segment(self.record, resumed_from=state.global_step or None, commit=None)
         super().on_train_begin(args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The last line; then the run is closed."""
         super().on_train_end(args, state, control, **kwargs)
+        self._ended_at = state.global_step
         self.close()
         self.held.close_segment("finished")
         self.held.release()
+
+    def evaluated(self, cost: ComputeCost, seconds: float, rows: Mapping[str, float]) -> None:
+        """After the end, too, an evaluation is paid for: a line of its own in the last segment."""
+        super().evaluated(cost, seconds, rows)
+        if self._ended_at is None:
+            return
+        self._mark = time.perf_counter() - self._aside
+        self.held.hold()
+        self._overhead(self._ended_at)
+        self.close()
+        self.held.release()
+
+    def _resume(self, folder: Path) -> None:
+        ledger = read_json(folder / LEDGER)
+        if isinstance(ledger.get("cost"), dict):
+            self.cost = ledger_cost(ledger)
+            self.restore_prompts(folder)
+            return
+        self.cost = ComputeCost()
+        if self.is_main:
+            print(
+                f"{folder / LEDGER} is damaged: axes and evaluations of this segment count compute from here; its steps "
+                "are whole. Fit the run from its steps, or resume from another checkpoint",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
 
     def broke_off(self, cause: str) -> None:
         """Close the run after an exception, so that a notebook can attach to it again."""
@@ -57,6 +88,7 @@ class AttachedMeter(Meter):
             if self.held.record is not None and self.held.record.status == "running":
                 self._flush()
                 self.held.close_segment(cause)
+                self._ended_at = self.counter.trainer.state.global_step if self.counter else 0
         finally:
             self.close()
             self.held.release()

@@ -39,23 +39,31 @@ class RunDirectory:
         self.path, self.main = path, main
         self.record: RunRecord | None = None
         self._progress = ("", 0.0)
-        self._lock: FileLock | None = None
-        if not main:  # another rank of the same run: it reads, rank 0 writes
+        self._lock = FileLock(path / records.LOCK)
+        self.hold()
+
+    def hold(self) -> None:
+        """Take the directory (again, after `release`); ranks other than the first never do.
+
+        Raises:
+            RecordError: another process holds it, or it cannot be written.
+        """
+        if not self.main or self._lock.is_locked:
             return
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecordError(
-                f"cannot create run directory {path}: {error.strerror}; choose another runs_dir"
+                f"cannot create run directory {self.path}: {error.strerror}; choose another runs_dir"
             ) from error
-        self._lock = FileLock(path / records.LOCK)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise RecordError(
-                f"run directory {path} is in use by {holder(path)}; wait for it, or stop it first"
+                f"run directory {self.path} is in use by {holder(self.path)}; wait for it, or stop it first"
             ) from error
-        write_json(path / f"{records.LOCK}.holder", {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()})
+        body = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        write_json(self.path / f"{records.LOCK}.holder", body)
 
     @property
     def checkpoints(self) -> Path:
@@ -137,8 +145,7 @@ class RunDirectory:
 
     def release(self) -> None:
         """Let the directory go."""
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()
 
 
 def holder(path: Path) -> str:

@@ -51,7 +51,7 @@ SPLICES = [
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_a_table_or_one_line(tmp_path, name, data):
     source, file, content = FILES[name]

@@ -30,7 +30,7 @@ def columns(draw):
     return StepColumns(np.arange(count) // 2, np.arange(count), cost, metrics)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(columns())
 def test_text_is_the_json_of_the_lines(held):
     lines = held.dicts()
@@ -58,7 +58,7 @@ def evaluations(draw):
     return parts
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None)
 @given(evaluations())
 def test_text_of_evaluations_is_the_json_of_the_lines_in_the_order_of_the_log(parts):
     lines = eval_dicts(parts)

@@ -99,7 +99,6 @@ def everything(path):
 @settings(
     max_examples=400,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(log=logs(), size=st.sampled_from([64, 300, 1000, 1 << 20]), block=st.sampled_from([3, 2048]))

@@ -96,7 +96,7 @@ def test_nonsense_is_refused_and_nothing_is_written(tmp_path: Path):
     with pytest.raises(ScalingError, match="counts in 0..k=1"):
         rec.eval(benchmark="b", successes=[2], k=1)
     rec.close()
-    assert (tmp_path / "r/steps.jsonl").read_text() == (tmp_path / "r/evals.jsonl").read_text() == ""
+    assert not list((tmp_path / "r").glob("*.jsonl"))
     with pytest.raises(ScalingError, match="gpus"):
         scaling.Recorder(tmp_path / "q", gpus=0)
 

@@ -79,6 +79,31 @@ def test_the_trainers_own_evaluation_is_counted_once_and_apart(small, tmp_path):
     assert total["idle_gpu_seconds"] < 0.5 * total["evaluation_gpu_seconds"]
 
 
+def test_an_evaluation_after_the_end_is_paid_for_and_the_pause_before_it_is_not(small, tmp_path, capsys):
+    from scaling.records import read_lines, read_run
+    from sweeps.meter import attach
+    from sweeps.run_dir import RunDirectory
+
+    trainer = plain_trainer(small(), tmp_path / "out", evaluated=("a",), max_steps=3, per_device_eval_batch_size=8)
+    meter = attach(trainer, run_dir=tmp_path / "mine", accelerator="cpu")
+    trainer.train()
+    steps = tmp_path / "mine" / "steps.jsonl"
+    before = len(read_lines(steps)[0])
+    time.sleep(1.0)
+    trainer.evaluate()
+    (late,) = [row["cost"] for row, _ in read_lines(steps)[0][before:]]
+    assert late["evaluation_flops"] > 0 and late["evaluation_gpu_seconds"] > 0
+    assert late["overhead_gpu_seconds"] < 0.1
+    RunDirectory(tmp_path / "mine").release()  # nobody holds it meanwhile
+    time.sleep(1.0)
+    (tmp_path / "out" / "checkpoint-2" / "ledger.json").write_text('{"step": 2, "co')
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    assert [s["cause"] for s in read_run(tmp_path / "mine").segments] == ["finished", "finished"]
+    again = [row["cost"] for row, _ in read_lines(steps)[0][before + 1 :]]
+    assert sum(cost.get("overhead_gpu_seconds", 0.0) for cost in again) < 0.9
+    assert "ledger.json is damaged" in capsys.readouterr().err and meter.cost.rollouts == 8
+
+
 @pytest.mark.parametrize(("error", "cause"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")])
 def test_a_training_that_breaks_off_is_said_and_can_be_attached_to_again(small, tmp_path, error, cause):
     from scaling import load_runs
