@@ -67,6 +67,7 @@ DESIGNS: dict[str, tuple[Design, ...]] = {
     "lambda": (*_LAWS, *SUMS),
     "onset": (*WINDOWS, *_WEIBULL, *SUMS),
     "noise": (*_ALL, *SUMS),
+    "drift": (*_ALL, *SUMS),
 }
 
 

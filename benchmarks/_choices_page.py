@@ -18,6 +18,7 @@ TITLES = {
     "lambda": "LAMBDA: the price of a parameter",
     "onset": "Odds of the onset",
     "noise": "The density of the noise's autocorrelation, (1 - rho)^power",
+    "drift": "Probability of a drift about the law",
 }
 _LAWS = ("sigmoid", "power", "log_linear")
 
@@ -34,7 +35,7 @@ def page(results: Results, tables: list[str], *, only: str = "") -> str:
         if table == "onset":
             parts.append(_windows(got, table))
         parts.append(_intervals(results, got, table))
-        parts += [_others(got, table)] if table in ("odds", "noise") else []
+        parts += [_others(got, table)] if table in ("odds", "noise", "drift") else []
         parts.append(_sums(got, table))
     return "\n".join(part for part in parts if part)
 

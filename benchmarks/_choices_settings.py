@@ -11,7 +11,7 @@ import numpy as np
 
 from scaling.fitting import api, ensemble
 from scaling.fitting.ensemble import LAMBDA, ODDS, ONSET
-from scaling.fitting.marginal import Prior
+from scaling.fitting.prior import Prior
 
 _LAWS = ("weibull", "power", "log_linear", ONSET)
 
@@ -26,6 +26,7 @@ class Setting:
         evidence: power of the evidence in the weights: 1 the posterior's, 0 leaves the odds alone.
         rho_power: the density of the lag-1 autocorrelation is (1 - rho)^rho_power ...
         rho_max: ... at nodes up to here.
+        drift: prior probability that the curve drifts about its law.
     """
 
     weibull: float = ODDS["weibull"]
@@ -36,6 +37,7 @@ class Setting:
     evidence: float = 1.0
     rho_power: float = Prior.rho_power
     rho_max: float = Prior.rhos[-1]
+    drift: float = Prior.drift
 
     @property
     def key(self) -> str:
@@ -70,6 +72,7 @@ def constants(setting: Setting) -> Iterator[None]:
 
     prior = {f.name: f.default for f in fields(Prior)}
     prior |= {"rho_power": setting.rho_power, "rhos": tuple(r for r in Prior.rhos if r <= setting.rho_max)}
+    prior |= {"drift": setting.drift}
     with ExitStack() as stack:
         stack.enter_context(patch.dict(ensemble.ODDS, odds))
         stack.enter_context(patch.object(ensemble, "LAMBDA", setting.lam))
@@ -109,6 +112,7 @@ SETTINGS: dict[str, dict[str, Setting]] = {
         "-.75": Setting(rho_power=-0.75),
         "-.7, cut at rho .94": Setting(rho_power=-0.7, rho_max=0.94),
     },
+    "drift": {f"{share:g}": Setting(drift=share) for share in (0.0, 0.01, 0.02, 0.05, 0.2)},
 }
 
 

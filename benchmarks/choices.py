@@ -9,12 +9,13 @@ Tables (``--table``):
   lambda  LAMBDA, tempered evidence, equal weights: the 124 designs of coverage.py whose truths are Sigmoid, Power, LogLinear
   onset   odds of the onset: windows that end at C_mid / 2, and the designs with Weibull truths
   noise   the density of the noise's lag-1 autocorrelation: all 240 designs
+  drift   the probability of a drift about the law: all 240 designs
 Every setting is also tried on curves of no law here, two draws of sums of sigmoids and one of sums of exponentials: 200 curves each at
 100 studies, whose ends are forecast from 25 % and 50 % of the window (what is drawn: `_choices_designs.Sums`, with its seeds).
 
 All settings see the same curves, so that differences between them are far more precise than the coverages. Studies are done ten at a
 time, each ten for all designs and settings before the next: a command cut short has all rows at fewer studies. Finished chunks are in
-OUT/choices.jsonl and are not done again. All tables at 100 studies are about 2.5 hours of one core.
+OUT/choices.jsonl and are not done again. All tables at 100 studies are about six hours of one core.
 """
 
 from __future__ import annotations

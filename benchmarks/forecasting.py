@@ -3,6 +3,7 @@
     python benchmarks/forecasting.py CURVES                    a folder of tidy CSV files (form below), or one file
     python benchmarks/forecasting.py CURVES --method my_module:my_forecast
     python benchmarks/forecasting.py --qwen DIR --docs docs    the seven public Qwen2.5 curves; rewrites table and figure
+    python benchmarks/forecasting.py --rewards --docs docs     training reward of the studies in this repository; rewrites its table
 
 Tidy form, one row an evaluation, any number of files in the folder (``*.csv``):
 
@@ -35,12 +36,21 @@ from _forecast_figure import Panel, draw
 
 from scaling import Curve
 from scaling.backtest import Backtest, Forecaster, LawForecaster, backtest, last_value
+from scaling.fitting.prior import Prior
 
+ROOT = Path(__file__).resolve().parents[1]
 QWEN = "qwen25_base_holdout_flops.csv"
 QWEN_SOURCE = (
     "Data: held-out accuracy of GRPO on Qwen2.5 base models, Tan et al., arXiv:2509.25300, read off the published figures; "
     "compute is 6NT."
 )
+REWARDS = {"CPU": "scaling/data/ladder", "GPU": "docs/results/gpu_ladder", "GPU, larger": "docs/results/gpu_large"}
+REWARDS_SOURCE = (
+    "Data: training reward, the share of correct rollouts, of the GRPO runs and their controls in the bundled ladder, `gpu_ladder` and "
+    "`gpu_large`; compute is FLOPs."
+)
+BLOCKS = 100
+EVERY_CURVE = 100  # curves up to which each has its line
 
 
 def read_folder(folder: Path) -> dict[str, list[Curve]]:
@@ -84,6 +94,30 @@ def convert_qwen(folder: Path, target: Path) -> Path:
         writer = csv.writer(file)
         writer.writerow(["curve", "compute", "score", "axis", "metric"])
         writer.writerows([f"Qwen2.5 {name}", *rest] for _, name, *rest in rows)
+    return path
+
+
+def convert_rewards(root: Path, target: Path) -> Path:
+    """Training reward (prompts fresh, nothing filtered) of every run of the studies in this repository, in the tidy form.
+
+    Runs of more than 150 steps in some hundred blocks of as many steps each.
+    """
+    parts = []
+    for name, folder in REWARDS.items():
+        steps = pd.read_parquet(
+            root / folder / "steps.parquet", columns=["run_id", "step", "cumulative_total_flops", "reward"]
+        )
+        for run, table in steps.dropna().sort_values("step").groupby("run_id"):
+            size = max(1, len(table) // BLOCKS) if len(table) > 1.5 * BLOCKS else 1
+            table = table.iloc[: len(table) // size * size]
+            block = table.groupby(np.arange(len(table)) // size)
+            parts.append(
+                pd.DataFrame(
+                    {"curve": f"{name} {run}", "compute": block["cumulative_total_flops"].last(), "score": block["reward"].mean()}
+                )
+            )  # fmt: skip
+    path = target / "rewards.csv"
+    pd.concat(parts).assign(axis="total_flops", metric="pass@1").to_csv(path, index=False)
     return path
 
 
@@ -169,6 +203,8 @@ def markdown(result: Backtest, *, command: str, source: str) -> str:
             "",
             f"The ensemble's mean RMSE is {ours / best:.2f} x that of the best single law in hindsight ({name}).",
         ]
+    if result.table["curve"].nunique() > EVERY_CURVE:
+        return "\n".join(lines) + "\n"
     lines += ["", "## The ensemble, curve by curve", ""]
     lines += [
         "| curve | cut | fitted | RMSE | final | forecast | band | inside | skill against last value |",
@@ -189,6 +225,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("curves", nargs="?", type=Path, help="folder of tidy CSV files, or one file")
     parser.add_argument("--qwen", type=Path, metavar="DIR", help=f"folder with {QWEN}; converted on the fly")
+    parser.add_argument("--rewards", action="store_true", help="training rewards of the studies in this repository")
+    parser.add_argument(
+        "--law-alone", action="store_true", help="score the ensemble without a drift about its laws as well"
+    )
     parser.add_argument(
         "--method", action="append", default=[], metavar="MODULE:FUNCTION", help="a method to score as well"
     )
@@ -197,15 +237,20 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="draws of each fit (default: 1000)")
     parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw the forecasts from the first cut")
     parser.add_argument(
-        "--docs", type=Path, metavar="DIR", help="write results/forecasting.md and figures/ below this folder"
+        "--docs", type=Path, metavar="DIR", help="write results/ and, of --qwen, figures/ below this folder"
+    )
+    parser.add_argument(
+        "--page", default="", help="name of the page below results/ (default: forecasting, forecasting_rewards)"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the tidy scores here")
     parser.add_argument("--source", default="", help="where the curves are from, for figure and table")
     args = parser.parse_args()
-    source = args.source or (QWEN_SOURCE if args.qwen else "")
+    source = args.source or (QWEN_SOURCE if args.qwen else REWARDS_SOURCE if args.rewards else "")
     with tempfile.TemporaryDirectory() as scratch:
         if args.qwen:
             args.curves = convert_qwen(args.qwen, Path(scratch))
+        elif args.rewards:
+            args.curves = convert_rewards(ROOT, Path(scratch))
         if args.curves is None:
             default = Path(
                 os.environ.get("SCALING_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -213,19 +258,21 @@ def main() -> None:
             parser.error(f"name a folder of curves, or --qwen DIR (for instance --qwen {default / 'qwen25_base_grpo'})")
         curves = read_folder(args.curves)
     methods = dict(load_method(name) for name in args.method)
+    if args.law_alone:
+        methods["ensemble, no drift"] = LawForecaster("ensemble", args.draws, prior=Prior(drift=0.0))
     result = backtest(curves, args.fractions, methods=methods, level=args.level, draws=args.draws)
     print(result.summary())
     if args.csv:
         result.table.to_csv(args.csv, index=False)
     picture = args.figure
     if args.docs:
-        picture = picture or args.docs / "figures" / "forecasts_first_quarter.svg"
-        words = (
-            ["python", "benchmarks/forecasting.py", "--qwen", "DIR", "--docs", "docs"]
-            if args.qwen
-            else ["python", *sys.argv]
-        )
-        page = args.docs / "results" / "forecasting.md"
+        if args.qwen:
+            picture = picture or args.docs / "figures" / "forecasts_first_quarter.svg"
+        words = ["python", *sys.argv]
+        if args.qwen:
+            words = ["DIR" if word == str(args.qwen) else word for word in words]
+        name = args.page or ("forecasting_rewards" if args.rewards else "forecasting")
+        page = args.docs / "results" / f"{name}.md"
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(markdown(result, command=" ".join(words), source=source))
         print(f"table:  {page}")

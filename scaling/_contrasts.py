@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.comparison import Contrast
 from scaling.curve import Curve
+from scaling.fitting.draws import at_compute, drifting
 
 if TYPE_CHECKING:
     from scaling.fitting import Fit
@@ -23,15 +24,14 @@ _NODES = 5  # values of the common asymptote that the exponents are refitted at
 
 def at(x: Fit, y: Fit, compute: float, rng: np.random.Generator) -> tuple[Array, Array]:
     """Draws of (score of y less score of x) and of the speed-up of y over x, at ``compute``."""
-    from scaling.fitting.draws import at_compute
-
     size = min(x.draws.size, y.draws.size)
-    left, right = x.draws[rng.permutation(x.draws.size)[:size]], y.draws[rng.permutation(y.draws.size)[:size]]
-    here = np.array([compute])
-    score = at_compute(left, here)[:, 0]
-    change = at_compute(right, here)[:, 0] - score
+    left, right = rng.permutation(x.draws.size)[:size], rng.permutation(y.draws.size)[:size]
+    score = x.simulate([compute])[left, 0]
+    there = y.simulate([compute])[right, 0]
+    # a drift of y moves the law with it
+    beside = there - at_compute(y.draws[right], np.array([compute]))[:, 0]
     with np.errstate(divide="ignore", over="ignore"):
-        return change, compute / _reach_each(right, score)
+        return there - score, compute / _reach_each(y.draws[right], score - beside)
 
 
 def _reach_each(draws: NDArray, score: Array) -> Array:
@@ -161,5 +161,5 @@ def contrast(
 def _finite(draws: NDArray, name: str) -> Array:
     if name not in (draws.dtype.names or ()):
         return np.zeros(0)
-    values = draws[name]
+    values = draws[name][~drifting(draws)] if name == "asymptote" else draws[name]  # a drift has no end
     return values[np.isfinite(values)]

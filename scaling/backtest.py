@@ -22,6 +22,7 @@ from scaling.words import percent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scaling.fitting.prior import Prior
     from scaling.fitting.result import Fit
 
 __all__ = ["BASELINES", "FORMS", "Backtest", "Forecaster", "LawForecaster", "backtest", "last_value"]
@@ -207,6 +208,7 @@ class LawForecaster:
         law: name of the law.
         draws: of each fit.
         seed: of the draws.
+        prior: of each fit; the library's by default.
 
     Example:
         >>> compute = np.geomspace(1.0, 100.0, 20)
@@ -219,6 +221,7 @@ class LawForecaster:
     law: str
     draws: int = 1000
     seed: int = 0
+    prior: Prior | None = None
 
     def __call__(self, prefix: list[Curve], compute: Array, level: float) -> tuple[Array, Array, Array]:
         """Median and band of the curve at ``compute``."""
@@ -229,7 +232,7 @@ class LawForecaster:
         """The fit; a refused one raises."""
         from scaling.fitting import fit
 
-        fitted = fit(prefix, law=self.law, draws=self.draws, seed=self.seed)
+        fitted = fit(prefix, law=self.law, draws=self.draws, seed=self.seed, prior=self.prior)
         if not fitted.draws.size:
             raise ScalingError(fitted.message or str(fitted.status))
         return fitted

@@ -255,7 +255,7 @@ def next_run(
         raise ScalingError("no fit has draws: there is nothing to narrow; evaluate more often first")
     if len({fit.axis for fit in usable.values()}) > 1:
         raise ScalingError("fits must share one axis to be compared per unit of compute")
-    from scaling.fitting.draws import at_compute
+    from scaling.fitting.draws import drifting
 
     if target != "asymptote" and not (isinstance(target, (int, float)) and 0 < target < np.inf):
         raise ScalingError(f"target must be 'asymptote' or a compute > 0, got {target!r}")
@@ -263,21 +263,22 @@ def next_run(
     for name, fit in usable.items():
         last = fit.window[1]
         if target == "asymptote":
-            values = fit.draws["asymptote"] if "asymptote" in (fit.draws.dtype.names or ()) else np.zeros(0)
+            held = "asymptote" in (fit.draws.dtype.names or ())
+            values = np.where(drifting(fit.draws), np.nan, fit.draws["asymptote"]) if held else np.zeros(0)
             low, high = fit.interval("asymptote")
         else:
-            values = at_compute(fit.draws, np.array([float(target)]))[:, 0]
+            values = fit.simulate([float(target)])[:, 0]
             band = fit.forecast(float(target))
             low, high = float(band.low[0]), float(band.high[0])
-        rows = np.isfinite(values) if values.size else np.zeros(0, dtype=bool)
+        rows = np.isfinite(values)
         if rows.sum() < 20:
             continue
         sigma = float(np.median(fit.draws["sigma"]))
         for factor in factors:
             if not 1 < factor < np.inf:
                 raise ScalingError(f"factors must be > 1 times the present compute, got {factor}")
-            seen = at_compute(fit.draws[rows], np.geomspace(last, last * factor, evals + 1)[1:])
-            after = (high - low) * np.sqrt(_left(values[rows], seen, sigma))
+            new = np.geomspace(last, last * factor, evals + 1)[1:]
+            after = (high - low) * np.sqrt(_left(values[rows], fit.simulate(new)[rows], sigma))
             extra = last * (factor - 1)
             out.append(
                 Candidate(name, last * factor, extra, high - low, float(after), _narrowing(high - low, after, extra))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from scaling.fitting.data import MIN_DISTINCT, MIN_EVALS, Prepared, prepare
 from scaling.fitting.draws import draw_table
 from scaling.fitting.ensemble import LIMIT_ODDS, ODDS, ONSET, evidence_weights, member
 from scaling.fitting.identify import Verdict
-from scaling.fitting.marginal import Prior, Series
+from scaling.fitting.marginal import Series
 from scaling.fitting.posterior import Marginal, integrate
+from scaling.fitting.prior import Prior
 from scaling.fitting.result import Fit
 from scaling.fitting.seeds import pool_seeds
 from scaling.fitting.solver import Solution, solve
@@ -74,7 +76,7 @@ def fit(
         n_items: items of the benchmark, for ``forecast(of="population")`` where per-item counts are not known.
         method: ``"posterior"``, or ``"bootstrap"`` (one law, one curve): noise simulated on the fitted law, every resample
             refitted to its global optimum, with a certificate for each.
-        prior: see `scaling.fitting.marginal.Prior`.
+        prior: see `scaling.fitting.prior.Prior`.
 
     Raises:
         ScalingError: the curves cannot be fitted together, a share is outside [0, 1], or an option is impossible.
@@ -113,6 +115,10 @@ def fit(
     if r_0 is not None and data.unit and not 0 <= r_0 <= 1:
         raise ScalingError(f"r_0 of {data.curves[0].metric} must lie within [0, 1], got {r_0:g}")
     several = len(data.curves) > 1
+    prior = prior or Prior()
+    # seeds have a spread of their own, a bootstrap simulates noise alone, and an outlier is no drift
+    if several or method == "bootstrap" or loss == "huber" or min(s.y.size for s in data.positive) < MIN_EVALS:
+        prior = replace(prior, drift=0.0)
     if method == "bootstrap" and (ensemble or several):
         raise ScalingError(
             "method='bootstrap' needs one law and one curve, e.g. fit(curve, law='sigmoid', method='bootstrap')"
@@ -214,7 +220,7 @@ def _bootstrapped(marginal: Marginal, data: Prepared, limits: dict, r_0: float |
     parameters = law.rescale(law.decode(refits.u, refits.coefficients), marginal.problem.series.x_ref)
     point, _ = _point(law, data, limits, r_0)
     return Fit(
-        law=point, draws=draw_table([(law.name, parameters, rho, sigma)]), curves=data.curves, window=data.window,
+        law=point, draws=draw_table([(law.name, parameters, rho, sigma, 0.0)]), curves=data.curves, window=data.window,
         weights={law.name: 1.0}, axis=data.curves[0].axis, metric=data.curves[0].metric, skipped=data.skipped, notes=data.notes,
         certificate=refits, **common,
     )  # fmt: skip
@@ -330,12 +336,12 @@ def _draw(
         rng = np.random.default_rng([seed, sum(name.encode())])
         if len(integrals) == 1:
             got = integrals[0].draw(int(count), rng)
-            parts.append((law.name, law.rescale(got.parameters, unit), got.rho, got.sigma))
+            parts.append((law.name, law.rescale(got.parameters, unit), got.rho, got.sigma, got.drift))
             continue
         seeds = [m.candidates(max(_CANDIDATES, draws), rng) for m in integrals]
         pooled = pool_seeds(seeds, draws=int(count), bounds={**law.bounds, **bounds}, rng=rng)
-        parts.append((law.name, law.rescale(pooled.mean, unit), pooled.rho, pooled.sigma))
-        fresh.append((law.name, law.rescale(pooled.new_seed, unit), pooled.rho, pooled.sigma))
+        parts.append((law.name, law.rescale(pooled.mean, unit), pooled.rho, pooled.sigma, 0.0))
+        fresh.append((law.name, law.rescale(pooled.new_seed, unit), pooled.rho, pooled.sigma, 0.0))
     return draw_table(parts, as_sigmoid=as_sigmoid), draw_table(fresh, as_sigmoid=as_sigmoid) if fresh else None
 
 

@@ -16,7 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from scaling.fitting.posterior import Marginal, Prior
+from scaling.fitting.posterior import Marginal
+from scaling.fitting.prior import Prior
 from scaling.laws import LAWS, Law
 
 __all__ = ["LAMBDA", "LIMIT_ODDS", "ODDS", "ONSET", "evidence_weights", "member"]

@@ -1,9 +1,9 @@
 """The verdict: does this curve determine its asymptote, and if not, how much more compute would?
 
-Yes needs all of: a pooled 90 % interval no wider than MAX_WIDTH; a C_mid that lies inside the window with confidence; laws
-without an asymptote rejected, by their evidence on the whole window and by a back-test (fitted on the evaluations up to half of
-C_max they must not give the rest twice the likelihood that a saturating law gives it); and a power law, fitted where a sigmoid tends to one (beyond
-1.5 C_mid), that agrees on the asymptote.
+Yes needs all of: a pooled 90 % interval no wider than MAX_WIDTH; a C_mid that lies inside the window with confidence; no drift
+about the law that would carry the score as far as that; laws without an asymptote rejected, by their evidence on the whole window
+and by a back-test (fitted on the evaluations up to half of C_max they must not give the rest twice the likelihood that a saturating
+law gives it); and a power law, fitted where a sigmoid tends to one (beyond 1.5 C_mid), that agrees on the asymptote.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.fitting.data import MIN_EVALS, Prepared
-from scaling.fitting.draws import quantile
+from scaling.fitting.draws import drift_at, drifting, quantile
 from scaling.fitting.marginal import Series
 from scaling.fitting.posterior import integrate
+from scaling.fitting.prior import Prior
 from scaling.fitting.status import Status
 from scaling.laws import LAWS, Law, Power
 
@@ -31,6 +32,7 @@ PRECISION = 0.02  # what "settled" means: half-width of the 90 % interval, the m
 _SATURATING = tuple(name for name, law in LAWS.items() if law.saturating)
 _RIVALS = ("linear_log", "log_linear")
 _DRAWS = 150
+_LAW_ALONE = Prior(drift=0.0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,10 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
         return Verdict(Status.NO_TREND, f"the score falls over the window, by {-gain:.4f}")
     if not saturating.any():
         return Verdict(Status.NOT_IDENTIFIED, "laws without an asymptote describe the curve")
-    low, high = quantile(draws["asymptote"][saturating], [0.05, 0.95])
+    ending = saturating & ~drifting(draws)
+    if not ending.any():
+        return Verdict(Status.NOT_IDENTIFIED, "the curve leaves every law")
+    low, high = quantile(draws["asymptote"][ending], [0.05, 0.95])
     allowed = MAX_WIDTH if data.unit else MAX_WIDTH / 0.36 * gain
     reasons = []
     wide = bool(high - low > allowed)
@@ -82,6 +87,11 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
     rival = 1.0 - sum(w for k, w in weights.items() if LAWS[k].saturating)
     if rival > MAX_RIVAL:
         reasons.append(f"laws without an asymptote keep a weight of {rival:.2f}")
+    if len(data.curves) == 1:
+        ahead = drift_at(draws, data, np.array([4.0 * last]), np.random.default_rng(0))[:, 0]
+        least, most = quantile(ahead, [0.05, 0.95])
+        if most - least > allowed:
+            reasons.append(f"the curve leaves every law, by [{least:+.3f}, {most:+.3f}] at 4 x C_max")
     if not reasons:  # the dearer tests only where the cheap ones pass
         reasons = [
             r
@@ -123,7 +133,7 @@ def _back_test(s: Series, bounds: dict, unit: bool) -> str:
 
 def _log_score(law: type[Law], past: Series, x: Array, y: Array, bounds: dict) -> float:
     """Log predictive density of the mean of the later scores."""
-    got = integrate(law, past, bounds=bounds).draw(_DRAWS, np.random.default_rng(0))
+    got = integrate(law, past, prior=_LAW_ALONE, bounds=bounds).draw(_DRAWS, np.random.default_rng(0))
     with np.errstate(over="ignore"):
         predicted = law.evaluate(np.exp(x)[None, :], **{k: v[:, None] for k, v in got.parameters.items()}).mean(1)
     sd = got.sigma * np.sqrt(np.minimum((1 + got.rho) / (1 - got.rho) / y.size, 1.0))
@@ -132,7 +142,7 @@ def _log_score(law: type[Law], past: Series, x: Array, y: Array, bounds: dict) -
 
 def _agreement(s: Series, draws: NDArray[Any], bounds: dict, allowed: float) -> str:
     """A reason, if a power law fitted beyond C_mid has another asymptote than the sigmoid."""
-    rows = np.isin(draws["law"], ["sigmoid", "weibull"])
+    rows = np.isin(draws["law"], ["sigmoid", "weibull"]) & ~drifting(draws)
     if rows.mean() < 0.05:
         return ""
     start = np.log(np.median(draws["c_mid"][rows]) * 1.5) - s.x_ref
@@ -140,7 +150,9 @@ def _agreement(s: Series, draws: NDArray[Any], bounds: dict, allowed: float) -> 
     if late.sum() < 8 or s.x.max() - s.x[late].min() < np.log(2.0):
         return ""
     power = (
-        integrate(Power, _cut(s, late), bounds=bounds).draw(_DRAWS, np.random.default_rng(0)).parameters["asymptote"]
+        integrate(Power, _cut(s, late), prior=_LAW_ALONE, bounds=bounds)
+        .draw(_DRAWS, np.random.default_rng(0))
+        .parameters["asymptote"]
     )
     a, b = np.quantile(power, [0.05, 0.5, 0.95]), np.quantile(draws["asymptote"][rows], [0.05, 0.5, 0.95])
     if max(a[0] - b[2], b[0] - a[2]) <= allowed / 2:  # a power law is only the sigmoid's limit: it may lie beside it

@@ -1,9 +1,9 @@
-"""Closed forms behind the posterior: a law given its search coordinates u and the noise's autocorrelation rho.
+"""Closed forms behind the posterior: a law given its search coordinates u and the kind of noise.
 
-y_t = law(C_t) + s_t e_t with e stationary AR(1), correlation rho, scale sigma, and s_t known relative errors. Given (u, rho) a
-law is linear in its one or two coefficients, so these and sigma integrate out (normal-inverse-gamma, coefficients confined to
-their bounds by Student-t probabilities). Moments at any rho are quadratic in rho with three lagged sums as coefficients:
-rho costs no pass over the data.
+y_t = law(C_t) + s_t e_t with e stationary AR(1), correlation rho, scale sigma, and s_t known relative errors; or e white and a drift
+beside the law (`scaling.fitting.drift`). Given u and the noise a law is linear in its one or two coefficients, so these and sigma
+integrate out (normal-inverse-gamma, coefficients confined to their bounds by Student-t probabilities). Moments are linear in a few
+sums over the data, three lagged ones and one along each direction of a drift: a further noise costs no pass over the data.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.fitting.drift import DriftBasis
+from scaling.fitting.prior import Noises, Prior
 from scaling.fitting.tails import interval_probability
 from scaling.laws import Law
 from scaling.rise import Rise
 
 __all__ = [
     "Cells",
-    "Prior",
     "Problem",
     "Series",
     "beyond_window",
@@ -33,38 +34,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 _CHUNK = 250_000  # numbers in the largest temporary
-_RHOS = (-0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97, 0.985)
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What is assumed before the data, beside the bounds of the coefficients and a flat ln sigma.
-
-    Attributes:
-        volume: the density of the law's parameters is |J'J|^(volume/2), J the Jacobian of the predictions. 1 makes it flat
-            in what the parameters do to the predictions (the generalised fiducial density), 0 flat in the parameters.
-        rhos: nodes of the autocorrelation grid, ascending.
-        rho_power: density of rho proportional to (1 - rho)^rho_power. -0.5 is the reference prior of AR(1) near rho = 1;
-            -0.7 was chosen by the coverage of slow noise (docs/which-law.md); a flat one under-covers there.
-        flat: coefficients whose own density is flat between their bounds, whatever the others'; the volume is that of the rest.
-        onset: only laws whose C_mid lies beyond the window (`scaling.rise.Rise`).
-    """
-
-    volume: float = 1.0
-    rhos: tuple[float, ...] = _RHOS
-    rho_power: float = -0.7
-    flat: tuple[str, ...] = ()
-    onset: bool = False
-
-    def log_rho(self) -> Array:
-        """Log prior mass of each node: density times the node's cell."""
-        rho = np.asarray(self.rhos)
-        if rho.size == 1:
-            return np.zeros(1)
-        middle = (rho[1:] + rho[:-1]) / 2
-        edges = np.concatenate([[1.5 * rho[0] - 0.5 * rho[1]], middle, [min(1.0, 1.5 * rho[-1] - 0.5 * rho[-2])]])
-        mass = np.diff(edges) * (1.0 - rho) ** self.rho_power
-        return np.log(mass / mass.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +61,11 @@ class Series:
     def weight(self) -> Array:
         """Reciprocal of the relative errors."""
         return 1.0 / self.s
+
+    @cached_property
+    def drift(self) -> DriftBasis:
+        """The drift among these scores."""
+        return DriftBasis.of(self.x, self.weight)
 
     @cached_property
     def floor(self) -> float:
@@ -131,10 +105,10 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Results on (g, r) pairs of search coordinates and rho.
+    """Results on (g, r) pairs of search coordinates and noise.
 
     Attributes:
-        log_post: log posterior density of (u, rho), unnormalised.
+        log_post: log posterior density of (u, noise), unnormalised.
         center: conditional centre of the free coefficients, (p, g, r).
         cov: their covariance at unit noise, (p, p, g, r).
         rss: whitened residual sum of squares at the centre.
@@ -152,22 +126,34 @@ class Cells:
     log_volume: Array
 
 
-def moments(problem: Problem, u: Array, rho: Array) -> tuple[Array, Array]:
+def moments(problem: Problem, u: Array, noises: Noises, *, paired: bool = False) -> tuple[Array, Array]:
     """Whitened Gram matrix of [target, free columns], (k, k, g, r), and the unwhitened one of [free columns, tangent], (g, m, m).
 
-    ``rho`` has shape (r,), or (g, 1) for one value a row.
+    ``paired``: one noise for each row of ``u``, and r is 1.
     """
     k = len(problem.free) + 1
     chunk = max(8, _CHUNK // ((2 * k + len(problem.law.nonlinear)) * problem.series.x.size))
-    parts = [_sums(problem, u[a : a + chunk]) for a in range(0, len(u), chunk)]
+    along = problem.series.drift.directions if noises.drift.any() else None
+    parts = [_sums(problem, u[a : a + chunk], along) for a in range(0, len(u), chunk)]
     sums, plain = parts[0] if len(parts) == 1 else (np.concatenate(z, axis=a) for z, a in zip(zip(*parts), (2, 0)))
-    if rho.ndim == 1:
-        return sums @ np.stack([np.ones_like(rho), rho * rho, -rho]), plain
-    return (sums[..., 0] + rho[:, 0] ** 2 * sums[..., 1] - rho[:, 0] * sums[..., 2])[..., None], plain
+    shares = [np.ones_like(noises.rho), noises.rho**2, -noises.rho]
+    if along is not None:
+        spread = noises.drift * problem.series.drift.size[:, None] ** 2
+        shares += list(-spread / (1.0 + spread))
+    weights = np.stack(shares)
+    return ((sums * weights.T).sum(-1)[..., None] if paired else sums @ weights), plain
 
 
-def _sums(problem: Problem, u: Array) -> tuple[Array, Array]:
-    """What the whitened Gram matrix has before 1, rho^2 and -rho, (k, k, g, 3), and the unwhitened one."""
+def _log_det(series: Series, noises: Noises) -> Array:
+    """Log determinant of each noise's covariance at unit innovations, but for the relative errors, (r,)."""
+    out = -np.log1p(-(noises.rho**2))
+    if noises.drift.any():
+        out += np.log1p(noises.drift * series.drift.size[:, None] ** 2).sum(0)
+    return out
+
+
+def _sums(problem: Problem, u: Array, along: Array | None) -> tuple[Array, Array]:
+    """What the whitened Gram matrix has before 1, rho^2, -rho and the drift's directions, (k, k, g, 3 + m), and the unwhitened one."""
     law, data, free = problem.law, problem.series, problem.free
     g, k, m, n = len(u), len(free) + 1, len(free) + 1 + len(law.nonlinear), data.x.size
     basis, tangent = law.design(data.x, u)
@@ -186,20 +172,22 @@ def _sums(problem: Problem, u: Array) -> tuple[Array, Array]:
     product = z[:, :m] @ z.transpose(0, 2, 1)  # one product of all: of a matrix with itself it would be slower
     plain, lag = product[:, :k, :k].transpose(1, 2, 0), product[:, :k, m:].transpose(1, 2, 0)
     ends = z[:, :k, [0, -1]].transpose(2, 1, 0)
-    sums = np.empty((k, k, g, 3))
+    sums = np.empty((k, k, g, 3 + (0 if along is None else along.shape[1])))
     sums[..., 0] = plain
     sums[..., 1] = plain - (ends[:, :, None] * ends[:, None]).sum(0)
     sums[..., 2] = lag + lag.transpose(1, 0, 2)
+    if along is not None:
+        part = (z[:, :k] @ along).transpose(1, 0, 2)
+        np.multiply(part[:, None], part[None], out=sums[..., 3:])
     return sums, product[:, 1:m, 1:m]
 
 
-def cells(problem: Problem, u: Array, rho: Array, log_rho: Array) -> Cells:
-    """Marginal posterior of (u, rho) and the conditional of the coefficients."""
+def cells(problem: Problem, u: Array, noises: Noises, *, paired: bool = False) -> Cells:
+    """Marginal posterior of (u, noise) and the conditional of the coefficients; ``paired`` as in `moments`."""
     law, data, prior = problem.law, problem.series, problem.prior
-    gram, plain = moments(problem, u, rho)
+    gram, plain = moments(problem, u, noises, paired=paired)
     free = problem.free
     p, q, n = len(free), len(law.nonlinear), data.x.size
-    r = rho[None, :] if rho.ndim == 1 else rho
     total, rhs, rows = gram[0, 0], gram[0, 1:], gram[1:, 1:]
     for k, i in enumerate(free):  # a coefficient known with an error is one more observation of it
         if law.linear[i] in problem.soft:
@@ -226,12 +214,13 @@ def cells(problem: Problem, u: Array, rho: Array, log_rho: Array) -> Cells:
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(amplitude), 1e-6))
         log_post += log_amplitude
     bent = [k for k, i in enumerate(free) if law.linear[i] not in prior.flat] + [p + k for k in range(q)]
-    log_volume = prior.volume * 0.5 * _log_det(plain if len(bent) == p + q else plain[:, bent][:, :, bent])
+    log_volume = prior.volume * 0.5 * _log_det_of(plain if len(bent) == p + q else plain[:, bent][:, :, bent])
     if prior.onset:
         log_volume[~beyond_window(problem, u)] = -np.inf
     log_post -= 0.5 * np.log(det)
     log_post -= 0.5 * nu * np.log(rss)
-    log_post += 0.5 * np.log1p(-r * r) + log_rho
+    own = noises.log_mass - 0.5 * _log_det(data, noises)
+    log_post += own[:, None] if paired else own
     log_post += log_volume[:, None]
     log_post[~np.isfinite(log_post)] = -np.inf
     return Cells(log_post, center, cov, rss, log_second, log_amplitude, log_volume)
@@ -290,7 +279,7 @@ def _inverse(rows: Array) -> tuple[Array, Array]:
     return cov, det
 
 
-def _log_det(gram: Array) -> Array:
+def _log_det_of(gram: Array) -> Array:
     """Log determinants of matrices (g, k, k), by elimination with a floor on the pivots."""
     a = gram.transpose(1, 2, 0)
     floor = 1e-13 * np.maximum(np.einsum("iig->ig", a), 1e-280)

@@ -1,6 +1,6 @@
 """Draws from the posterior of one law given one curve, and the law's evidence.
 
-The search coordinates and the noise's autocorrelation are integrated on an adaptive grid (`scaling.fitting.quadrature`), the
+The search coordinates and the kind of noise are integrated on an adaptive grid (`scaling.fitting.quadrature`), the
 coefficients and the noise's size in closed form (`scaling.fitting.marginal`). Draws are jittered inside their cells and
 corrected by importance resampling, so the grid leaves no steps in them.
 """
@@ -16,7 +16,6 @@ from scipy.special import gammaln
 
 from scaling.fitting.marginal import (
     Cells,
-    Prior,
     Problem,
     Series,
     beyond_window,
@@ -25,6 +24,7 @@ from scaling.fitting.marginal import (
     log_sum_exp,
     second_coefficient,
 )
+from scaling.fitting.prior import Prior
 from scaling.fitting.quadrature import INSIDE, KEEP, Frame, find_frame
 from scaling.fitting.tails import sample_between
 from scaling.laws import Law
@@ -45,6 +45,7 @@ class Posterior:
         parameters: parameter -> draws, shape ``(draws,)``, compute in units of the window's centre exp(x_ref).
         rho: autocorrelation of each draw.
         sigma: standard deviation of the noise of each draw.
+        drift: of the drift's slope after an e-fold of compute, 0 where a draw has none.
         log_prior: log prior density (the volume) of each draw.
         log_weight: log weight of each draw; draws of `Marginal.draw` count the same.
         efficiency: effective share of the candidates behind the draws.
@@ -54,6 +55,7 @@ class Posterior:
     parameters: dict[str, Array]
     rho: Array
     sigma: Array
+    drift: Array
     log_prior: Array
     log_weight: Array
     efficiency: float
@@ -93,7 +95,7 @@ class Marginal:
         return bool(beyond_window(self.problem, self._frame.nodes).any())
 
     def draw(self, draws: int, rng: np.random.Generator) -> Posterior:
-        """Independent draws of parameters, rho and sigma."""
+        """Independent draws of parameters and noise."""
 
         def inverse(loc: Array, scale: Array, low: Array | float, high: Array | float, nu: float) -> Array:
             return sample_between(loc, scale, low, high, nu, rng.random(loc.size))
@@ -106,6 +108,7 @@ class Marginal:
             parameters={name: values[chosen] for name, values in found.parameters.items()},
             rho=found.rho[chosen],
             sigma=found.sigma[chosen],
+            drift=found.drift[chosen],
             log_prior=found.log_prior[chosen],
             log_weight=np.zeros(draws),
         )
@@ -131,12 +134,13 @@ class Marginal:
         """Points jittered inside the grid's cells, with the weights that correct for the grid."""
         problem, prior = self.problem, self.problem.prior
         law, free, n = problem.law, problem.free, problem.series.x.size
-        rhos, log_rho = np.asarray(prior.rhos), prior.log_rho()
+        noises = prior.noises()
         p, q = len(free), len(law.nonlinear)
         nu = max(n - p, 1)
-        g, r = np.divmod(_systematic(np.exp(self._log_mass - self._log_mass.max()).ravel(), k, rng), rhos.size)
+        g, r = np.divmod(_systematic(np.exp(self._log_mass - self._log_mass.max()).ravel(), k, rng), noises.rho.size)
         u, log_area = self._frame.jitter(g, rng)
-        here = cells(problem, u, rhos[r][:, None], log_rho[r][:, None])
+        own = noises.take(r)
+        here = cells(problem, u, own, paired=True)
         log_weight = here.log_post[:, 0] + log_area - self._log_mass[g, r]
         center, cov, rss = here.center[..., 0], here.cov[..., 0], here.rss[:, 0]
         low, high = problem.limits(free[0])
@@ -151,14 +155,14 @@ class Marginal:
         coefficients = complete(problem, first, second)
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(law.amplitude(coefficients)), 1e-6))
         log_weight += log_amplitude - here.log_amplitude[:, 0]
-        sigma = np.sqrt(
-            whole / rng.chisquare(n, k) / (1.0 - rhos[r] ** 2)
-        )  # of the noise itself, not of its innovations
+        # of the noise itself, not of its innovations
+        sigma = np.sqrt(whole / rng.chisquare(n, k) / (1.0 - own.rho**2))
         found = Posterior(
             law=law,
             parameters=law.decode(u, coefficients),
-            rho=rhos[r],
+            rho=own.rho,
             sigma=sigma,
+            drift=np.sqrt(own.drift) * sigma,
             log_prior=log_amplitude + here.log_volume,
             log_weight=log_weight,
             efficiency=np.nan,
@@ -213,8 +217,8 @@ def integrate(
 
 
 def _grid(problem: Problem, frame: Frame) -> tuple[Cells, Array, float]:
-    """The posterior on the frame's cells at every rho, the log mass of each, and the log of all mass."""
-    grid = cells(problem, frame.nodes, np.asarray(problem.prior.rhos), problem.prior.log_rho())
+    """The posterior on the frame's cells with every noise, the log mass of each, and the log of all mass."""
+    grid = cells(problem, frame.nodes, problem.prior.noises())
     log_mass = grid.log_post + frame.log_area[:, None]
     return grid, log_mass, float(log_sum_exp(log_mass.ravel()))
 

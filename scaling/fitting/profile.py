@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtri
 
-from scaling.fitting.marginal import Prior, Problem, Series, moments
+from scaling.fitting.marginal import Problem, Series, moments
+from scaling.fitting.prior import Prior
 from scaling.fitting.quadrature import find_frame
 from scaling.laws import Law
 
@@ -44,10 +45,10 @@ def profile_interval(
     box = {**law.bounds, **(bounds or {})}
     lows = np.array([box[name][0] for name in law.linear])
     highs = np.array([box[name][1] for name in law.linear])
-    problem = Problem(law, series, Prior(volume=0.0, rhos=(rho,)), box)
+    problem = Problem(law, series, Prior(volume=0.0, rhos=(rho,), drift=0.0), box)
     u = find_frame(problem, outer_nodes=60, inner_nodes=24).nodes
     p = len(law.linear)
-    gram = moments(problem, u, np.array([rho]))[0][..., 0].transpose(2, 0, 1)
+    gram = moments(problem, u, problem.prior.noises())[0][..., 0].transpose(2, 0, 1)
     q_bb, q_bt, q_tt = gram[:, 1:, 1:], gram[:, 1:, 0], gram[:, 0, 0]
     n, k = series.x.size, p + len(law.nonlinear)
     if np.isinf(at):

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.fitting.marginal import Problem, cells, log_sum_exp
+from scaling.fitting.prior import Noises
 
 __all__ = ["Frame", "find_frame"]
 
 Array = NDArray[np.float64]
 KEEP = 13.0  # log density below the maximum that is still integrated
 INSIDE = 9.0  # the same across the ridge
-_RHOS = np.array([0.0, 0.4, 0.7, 0.9, 0.97])  # enough to find the place
+_RHOS, _DRIFTS = (0.0, 0.4, 0.7, 0.9, 0.97), (0.5, 10.0)  # enough to find the place
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,26 +64,30 @@ def find_frame(problem: Problem, *, outer_nodes: int = 40, inner_nodes: int = 13
     search = problem.law.search_box(problem.bounds)
     if not search:
         return Frame(np.zeros((1, 0)), np.zeros(1), np.zeros(0), np.zeros(0), np.zeros(0), 1, np.zeros(1, bool))
-    rhos = np.array(problem.prior.rhos) if len(problem.prior.rhos) == 1 else _RHOS
+    rhos = problem.prior.rhos if len(problem.prior.rhos) == 1 else _RHOS
+    drifts = _DRIFTS if problem.prior.drift else ()
+    rho, drift = np.zeros((2, len(rhos) + len(drifts)))
+    rho[: len(rhos)], drift[len(rhos) :] = rhos, drifts
+    noises = Noises(rho, drift, np.zeros(rho.size))
     return (
-        _one(problem, search[0], rhos, inner_nodes * 5)
+        _one(problem, search[0], noises, inner_nodes * 5)
         if len(search) == 1
-        else _two(problem, search, rhos, outer_nodes, inner_nodes)
+        else _two(problem, search, noises, outer_nodes, inner_nodes)
     )
 
 
-def _density(problem: Problem, nodes: Array, rhos: Array) -> Array:
+def _density(problem: Problem, nodes: Array, noises: Noises) -> Array:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # far corners of the box; they become -inf
-        values = log_sum_exp(cells(problem, nodes, rhos, np.zeros(rhos.size)).log_post)
+        values = log_sum_exp(cells(problem, nodes, noises).log_post)
     return values if np.isfinite(values).any() else np.zeros(values.shape)
 
 
-def _one(problem: Problem, box: tuple[float, float], rhos: Array, count: int) -> Frame:
+def _one(problem: Problem, box: tuple[float, float], noises: Noises, count: int) -> Frame:
     low, high = box
     for _ in range(14):
         edges = np.linspace(low, high, count + 1)
         nodes = (edges[1:] + edges[:-1]) / 2
-        values = _density(problem, nodes[:, None], rhos)
+        values = _density(problem, nodes[:, None], noises)
         kept = np.flatnonzero(values > values.max() - KEEP)
         if kept.size >= 0.4 * count:
             break
@@ -96,14 +101,14 @@ def _one(problem: Problem, box: tuple[float, float], rhos: Array, count: int) ->
 
 
 def _two(
-    problem: Problem, box: tuple[tuple[float, float], ...], rhos: Array, outer_nodes: int, inner_nodes: int
+    problem: Problem, box: tuple[tuple[float, float], ...], noises: Noises, outer_nodes: int, inner_nodes: int
 ) -> Frame:
     (inner_low, inner_high), (outer_low, outer_high) = box
     outer = np.linspace(outer_low, outer_high, 28)
     low, high, count = np.full(28, inner_low), np.full(28, inner_high), 20
     for step in range(14):
         nodes = _nodes(outer, low, high, count)
-        values = _density(problem, nodes, rhos).reshape(outer.size, count)
+        values = _density(problem, nodes, noises).reshape(outer.size, count)
         profile = values.max(1)
         kept = np.flatnonzero(profile > profile.max() - KEEP)
         inside = values > profile[:, None] - INSIDE

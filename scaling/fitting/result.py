@@ -15,7 +15,7 @@ from scaling.curve import Curve
 from scaling.errors import ScalingError, UnknownName
 from scaling.fitting.bootstrap import ar_noise
 from scaling.fitting.data import Prepared, in_unit_interval, prepare, within_groups
-from scaling.fitting.draws import at_compute, quantile, reach
+from scaling.fitting.draws import at_compute, drift_at, drifting, quantile, reach
 from scaling.fitting.identify import Verdict, judge
 from scaling.fitting.items import item_error
 from scaling.fitting.profile import profile_interval
@@ -37,7 +37,8 @@ class Fit:
 
     Attributes:
         law: the law at its (weighted) least squares optimum; for the ensemble, its leading saturating member.
-        draws: structured array, one row a draw: ``law``, the parameters (NaN where the law has none), ``rho``, ``sigma``.
+        draws: structured array, one row a draw: ``law``, the parameters (NaN where the law has none), ``rho``, ``sigma``,
+            ``drift`` (`scaling.fitting.drift`; 0 where the draw follows its law).
         curves: what was fitted.
         window: (low, high) compute that was fitted.
         form: ``"ensemble"`` or the name of the law asked for.
@@ -104,9 +105,14 @@ class Fit:
         """Status and reasons; found on first use, from the draws and a back-test."""
         if self.given_verdict is not None:
             return self.given_verdict
-        data = self.prepared or prepare(self.curves, fit_after=self.fit_after)
-        start, end = at_compute(self.draws, np.array([max(self.window[0], 1e-9 * self.window[1]), self.window[1]])).T
-        return judge(self.draws, self.weights, data, self.options.get("limits", {}), gain=float(np.median(end - start)))
+        start, end = self.simulate([max(self.window[0], 1e-9 * self.window[1]), self.window[1]]).T
+        return judge(
+            self.draws, self.weights, self._data, self.options.get("limits", {}), gain=float(np.median(end - start))
+        )
+
+    @cached_property
+    def _data(self) -> Prepared:
+        return self.prepared or prepare(self.curves, fit_after=self.fit_after)
 
     @cached_property
     def _within_groups(self) -> float:
@@ -138,21 +144,22 @@ class Fit:
         return f"Fit({self.form}: {self.status})"
 
     def interval(self, name: str, level: float = 0.9) -> tuple[float, float]:
-        """Equal-tailed interval of a parameter over the draws of the laws that have it; of the asymptote, saturating laws alone.
+        """Equal-tailed interval of a parameter over the draws of the laws that have it.
 
+        Of the asymptote, saturating laws alone, in draws that follow them: a drift has no end.
         ``(-inf, inf)`` where no draw has the parameter.
 
         Raises:
             UnknownName: no law has such a parameter.
         """
         check_level(level)
-        if name not in _PARAMETERS and name not in ("rho", "sigma"):
+        if name not in _PARAMETERS and name not in ("rho", "sigma", "drift"):
             raise UnknownName(
-                f"parameter must be one of {', '.join(sorted(_PARAMETERS | {'rho', 'sigma'}))}, got {name!r}"
+                f"parameter must be one of {', '.join(sorted(_PARAMETERS | {'rho', 'sigma', 'drift'}))}, got {name!r}"
             )
         if name not in (self.draws.dtype.names or ()):
             return -np.inf, np.inf
-        values = self.draws[name]
+        values = self.draws[name][~drifting(self.draws)] if name == "asymptote" else self.draws[name]
         values = values[~np.isnan(values)]
         if not values.size:
             return -np.inf, np.inf
@@ -168,7 +175,7 @@ class Fit:
             compute: where, any shape; flattened.
             level: nominal coverage, pointwise.
             of: ``"benchmark"``: the score on these very items; ``"population"``: on all items they are a sample of.
-            noise: ``"curve"``: the law; ``"observation"``: one evaluation of one run.
+            noise: ``"curve"``: the law and the curve's drift about it; ``"observation"``: one evaluation of one run.
 
         Raises:
             ScalingError: an option is not one of the above, or the number of items is not known.
@@ -212,6 +219,8 @@ class Fit:
         rng = np.random.default_rng([self.seed, 1])
         draws = self.new_seed if noise == "observation" and self.new_seed is not None else self.draws
         values = at_compute(draws, c)
+        if drifting(draws).any():
+            values = values + drift_at(draws, self._data, c, np.random.default_rng([self.seed, 2]))
         if of == "population":
             values = values + item_error(self.curves, self.n_items).sd(values) * rng.standard_normal((draws.size, 1))
         if noise == "observation" and c.size:
@@ -221,7 +230,7 @@ class Fit:
         return np.clip(values, 0.0, 1.0) if in_unit_interval(self.curves[0].metric) else values
 
     def compute_to_reach(self, score: float, *, level: float = 0.9) -> Reach:
-        """Compute at which the curve reaches ``score``, with the probability that it never does."""
+        """Compute at which the law reaches ``score``, with the probability that it never does; the drift about it left out."""
         check_level(level)
         if not isinstance(score, (int, float, np.number)) or np.isnan(score):
             raise ScalingError(f"the score to reach must be a number, got {score!r}")
@@ -240,7 +249,7 @@ class Fit:
             return float("nan")
         if not np.isfinite(more_than):
             raise ScalingError(f"more_than must be a gain in score, got {more_than!r}")
-        values = at_compute(self.draws, _compute([self.window[1] if since is None else since, by]))
+        values = self.simulate([self.window[1] if since is None else since, by])
         return float(np.mean(values[:, 1] - values[:, 0] > more_than))
 
     def profile(self, *, at: float = np.inf, level: float = 0.9, rho: float | None = None) -> tuple[float, float]:
@@ -262,7 +271,7 @@ class Fit:
             raise ScalingError(f"a profile needs at > 0 and rho between -1 and 1, got at={at}, rho={rho}")
         if np.isinf(at) and not self.law.saturating:
             raise ScalingError(f"{type(self.law).__name__} has no asymptote to profile; give at=...")
-        data = prepare(self.curves, fit_after=self.fit_after)
+        data = self._data
         series = (data.series if self.law.starts_at_zero else data.positive)[0]
         rho = float(np.median(self.draws["rho"])) if rho is None else rho
         return profile_interval(type(self.law), series, at=at, rho=rho, level=level, bounds=self.options.get("limits"))

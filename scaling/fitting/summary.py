@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaling.fitting.data import MIN_EVALS, prepare
-from scaling.fitting.draws import quantile
+from scaling.fitting.draws import drifting, quantile
 from scaling.fitting.identify import PRECISION, more_compute
 from scaling.fitting.status import Status
 from scaling.laws import LAWS
+from scaling.words import percent
 
 if TYPE_CHECKING:
     from scaling.fitting.result import Fit
@@ -22,6 +23,7 @@ _LABELS = {
     "asymptote": "asymptote A", "efficiency_exponent": "efficiency exponent B", "c_mid": "C_mid", "r_0": "R_0", "scale": "scale D",
     "exponent": "exponent k", "slope": "slope", "level": "level", "rho": "noise lag-1", "sigma": "noise sd",
 }  # fmt: skip
+_TOLD = 0.1  # share of draws with a drift from which it is said
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ def summarise(fit: Fit, *, full: bool = False) -> str:
         return "\n".join([*lines, f"{fit.status}: {fit.message}"])
     if len(fit.weights) > 1:
         lines.append("  weights: " + ", ".join(f"{LAWS[k].__name__} {w:.2f}" for k, w in fit.weights.items()))
+    if (leaving := float(drifting(fit.draws).mean())) >= _TOLD:
+        lines.append(
+            f"  drift: the curve leaves its law in {percent(leaving)} of the draws, and forecasts go on from where it is"
+        )
     lines.append(f"  {'':24}{'median':>10}   90 % interval")
     for name, label in _LABELS.items():
         if name not in (fit.draws.dtype.names or ()) or not np.isfinite(fit.draws[name]).any():
@@ -139,7 +145,7 @@ def _settling(fit: Fit) -> str:
         return f"{goal}: more seeds rather than more compute, since it is the {len(fit.curves)} curves that differ"
     laws = {}
     for name in np.unique(fit.draws["law"]):
-        rows = fit.draws["law"] == name
+        rows = (fit.draws["law"] == name) & ~drifting(fit.draws)
         if LAWS[str(name)].saturating and rows.mean() >= 0.05:
             laws[LAWS[str(name)].__name__] = quantile(fit.draws["asymptote"][rows], [0.05, 0.95])
     told = " and ".join(f"{name} [{a:.3f}, {b:.3f}]" for name, (a, b) in laws.items())

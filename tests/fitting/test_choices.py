@@ -90,8 +90,8 @@ def test_every_constant_of_a_setting_changes_the_fit_and_is_put_back(benchmarks)
     plain = widths(None)
     assert widths(PRESENT) == plain
     for other in (
-        Setting(weibull=0.0), Setting(power=50.0), Setting(log_linear=500.0), Setting(onset=0.0), Setting(lam=1.0),
-        Setting(evidence=0.0), Setting(rho_power=0.0), Setting(rho_max=0.6),
+        Setting(weibull=0.0), Setting(power=2000.0), Setting(log_linear=500.0), Setting(onset=0.0), Setting(lam=1.0),
+        Setting(evidence=0.0), Setting(rho_power=0.0), Setting(rho_max=0.6), Setting(drift=0.5),
     ):  # fmt: skip
         assert widths(other) != plain, other
     assert widths(None) == plain

@@ -6,8 +6,8 @@ import pytest
 import scaling
 from scaling import Curve, Sigmoid
 from scaling.fitting.data import prepare
-from scaling.fitting.marginal import Prior
 from scaling.fitting.posterior import integrate
+from scaling.fitting.prior import Prior
 from scaling.fitting.profile import profile_interval
 
 from .simulate import LAW, ar1, curve

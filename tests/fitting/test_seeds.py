@@ -9,6 +9,7 @@ import scaling
 from scaling.fitting import api
 from scaling.fitting.data import prepare
 from scaling.fitting.posterior import Posterior, integrate
+from scaling.fitting.prior import Prior
 from scaling.fitting.seeds import _normal_between, pool_seeds
 from scaling.laws import LAWS, Power
 
@@ -62,12 +63,13 @@ def test_cells_of_a_like_series_do_and_of_an_unlike_one_are_found_anew():
     with_base, without = data.series[0], data.positive[0]
     assert with_base.x.size == without.x.size + 1
     law = LAWS["sigmoid"]
-    near, alone = integrate(law, without), integrate(law, with_base)
-    short = integrate(law, with_base, near=near)
+    prior = Prior(drift=0.0)  # as of several seeds
+    near, alone = integrate(law, without, prior=prior), integrate(law, with_base, prior=prior)
+    short = integrate(law, with_base, prior=prior, near=near)
     assert short._frame is near._frame
     assert short.log_evidence == pytest.approx(alone.log_evidence, abs=0.05)
     other = prepare(seeds(1, base=True, noise=0.001)).series[0]  # ten times as precise: in such cells it would be lost
-    assert integrate(law, other, near=near)._frame is not near._frame
+    assert integrate(law, other, prior=prior, near=near)._frame is not near._frame
 
 
 def test_a_law_out_of_the_running_counts_as_little_as_if_it_were_followed(monkeypatch):
@@ -112,7 +114,8 @@ def test_the_mean_law_keeps_to_the_bounds_of_a_positive_parameter_too():
 def test_a_law_without_gain_in_every_seed_has_finite_draws():
     rng = np.random.default_rng(0)
     nothing = {"asymptote": rng.normal(0.4, 0.01, 200), "efficiency_exponent": np.ones(200), "scale": np.zeros(200)}
-    flat = [Posterior(Power, nothing, np.zeros(200), np.ones(200), np.zeros(200), np.zeros(200), 1.0) for _ in range(2)]
+    zero = np.zeros(200)
+    flat = [Posterior(Power, nothing, zero, np.ones(200), zero, zero, zero, 1.0) for _ in range(2)]
     pooled = pool_seeds(flat, draws=50, bounds=Power.bounds, rng=rng)
     for parameters in (pooled.mean, pooled.new_seed):
         assert all(np.isfinite(values).all() for values in parameters.values())
