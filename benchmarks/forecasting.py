@@ -192,6 +192,7 @@ def markdown(result: Backtest, *, command: str, source: str) -> str:
         ]
         for r in part.to_dict("records"):
             refused = f" ({r['refused']} refused)" if r["refused"] else ""
+            n = int(r["curves"])
             lines.append(
                 f"| {r['method']}{refused} | {r['rmse']:.4f} | {r['rmse_worst']:.4f} | {r['bias']:+.4f} | {r['covered']} of {n} | "
                 f"{r['width']:.3f} | {r['skill_last_value']:+.2f} | {r['better_than_last_value']} of {n} | "

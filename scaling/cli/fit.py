@@ -28,6 +28,12 @@ _LAWS = ("ensemble", "sigmoid", "weibull", "power", "log_linear", "linear_log", 
     metavar="COMPUTE",
     help="Leave out evaluations before this; none are left out unless asked.",
 )
+@click.option(
+    "--drift",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="PROBABILITY",
+    help="That a curve leaves its law; .01 by default. With .2 bands are wider, and hold on dense real curves too.",
+)
 @click.option("--level", type=click.FloatRange(0.5, 0.999), default=0.9, show_default=True, help="Of the intervals.")
 @click.option(
     "--draws", type=click.IntRange(50, 100_000), default=1000, show_default=True, help="Draws behind the intervals."
@@ -45,6 +51,7 @@ def fit(
     source: Path,
     law: str,
     fit_after: float | None,
+    drift: float | None,
     level: float,
     draws: int,
     seed: int,
@@ -72,7 +79,7 @@ def fit(
 
     fits = {}
     for name, curves in _progress(data.groups.items(), len(data.groups)):
-        fits[name] = fit_curves(curves, law=law, fit_after=fit_after, draws=draws, seed=seed)
+        fits[name] = fit_curves(curves, law=law, fit_after=fit_after, drift=drift, draws=draws, seed=seed)
     rows = [row(name, fitted, level=level) for name, fitted in fits.items()]
     for line in _table(rows, level):
         click.echo(line)

@@ -49,6 +49,9 @@ class _Until(click.ParamType):
 @source_options
 @click.option("--law", default="ensemble", show_default=True, help="Law to fit, as for 'rl-scaling fit'.")
 @click.option(
+    "--drift", type=click.FloatRange(0, 1, max_open=True), metavar="PROBABILITY", help="As for 'rl-scaling fit'."
+)
+@click.option(
     "--fit-after",
     type=float,
     metavar="COMPUTE",
@@ -80,6 +83,7 @@ def forecast(
     reach: tuple[float, ...],
     gain: float | None,
     law: str,
+    drift: float | None,
     fit_after: float | None,
     of: str,
     noise: str,
@@ -105,7 +109,7 @@ def forecast(
 
     fits: dict[str, Fit] = {}
     for name, curves in data.groups.items():
-        fitted = fits[name] = fit(curves, law=law, fit_after=fit_after, draws=draws, seed=seed)
+        fitted = fits[name] = fit(curves, law=law, fit_after=fit_after, drift=drift, draws=draws, seed=seed)
         for line in lines(name, fitted, until=until, reach=reach, gain=gain, of=of, noise=noise, level=level):
             click.echo(line)
     if out is not None:

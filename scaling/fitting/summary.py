@@ -53,7 +53,7 @@ def cutoffs(
     """Refit without the first evaluations (shares ``drop_first``), and on the first ``keep`` of the evaluations alone."""
     from scaling.fitting.api import fit as refit
 
-    known = ("law", "r_0", "r_0_stderr", "loss", "delta", "bounds")
+    known = ("law", "r_0", "r_0_stderr", "loss", "delta", "bounds", "drift")
     options: dict[str, Any] = {k: fit.options[k] for k in known if fit.options.get(k) is not None}
     compute = np.sort(np.unique(np.concatenate([c.compute[(c.compute >= fit.window[0])] for c in fit.curves])))
     parts = [(share, 1.0) for share in drop_first] + [(0.0, share) for share in keep if share < 1.0]

@@ -128,3 +128,26 @@ def test_a_fit_saved_without_drift_is_read(tmp_path):
                 old.writestr(name, new.read(name))
     again = scaling.load_fit(tmp_path / "old.npz")
     assert again.forecast([1e5]).low == fit.forecast([1e5]).low
+
+
+def test_the_probability_of_a_drift_is_an_option(tmp_path):
+    from click.testing import CliRunner
+
+    from scaling.cli import cli
+    from scaling.errors import ScalingError
+
+    c, _ = bending_again(0)
+    none = scaling.fit(c, draws=100, drift=0)
+    assert not none.draws["drift"].any()
+    assert scaling.fit(c, draws=100, drift=0.5).draws["drift"].any()
+    np.testing.assert_array_equal(scaling.fit(c, draws=100, prior=Prior(drift=0.0)).draws["rho"], none.draws["rho"])
+    for wrong in (-0.1, 1.0, np.nan, "much"):
+        with pytest.raises(ScalingError, match="drift must be a"):
+            scaling.fit(c, drift=wrong)
+    file = tmp_path / "c.csv"
+    file.write_text("compute,score\n" + "".join(f"{x},{y}\n" for x, y in zip(c.compute, c.performance)))
+    for command in (["fit", "--no-figure"], ["forecast", "--until", "4x"]):
+        arguments = [*command, str(file), "--compute", "compute", "--score", "score", "--draws", "100"]
+        outputs = [CliRunner().invoke(cli, [*arguments, "--drift", share]) for share in ("0", "0.5")]
+        assert all(o.exit_code == 0 for o in outputs), outputs[0].output
+        assert outputs[0].output != outputs[1].output
