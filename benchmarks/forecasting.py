@@ -228,7 +228,12 @@ def main() -> None:
     parser.add_argument("--qwen", type=Path, metavar="DIR", help=f"folder with {QWEN}; converted on the fly")
     parser.add_argument("--rewards", action="store_true", help="training rewards of the studies in this repository")
     parser.add_argument(
-        "--law-alone", action="store_true", help="score the ensemble without a drift about its laws as well"
+        "--drift",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="P",
+        help="score the ensemble with such a prior drift as well",
     )
     parser.add_argument(
         "--method", action="append", default=[], metavar="MODULE:FUNCTION", help="a method to score as well"
@@ -259,8 +264,8 @@ def main() -> None:
             parser.error(f"name a folder of curves, or --qwen DIR (for instance --qwen {default / 'qwen25_base_grpo'})")
         curves = read_folder(args.curves)
     methods = dict(load_method(name) for name in args.method)
-    if args.law_alone:
-        methods["ensemble, no drift"] = LawForecaster("ensemble", args.draws, prior=Prior(drift=0.0))
+    for share in args.drift:
+        methods[f"ensemble, drift {share:g}"] = LawForecaster("ensemble", args.draws, prior=Prior(drift=share))
     result = backtest(curves, args.fractions, methods=methods, level=args.level, draws=args.draws)
     print(result.summary())
     if args.csv:
