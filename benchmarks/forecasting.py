@@ -50,6 +50,11 @@ REWARDS_SOURCE = (
     "`gpu_large`; compute is FLOPs."
 )
 BLOCKS = 100
+TITLES = {
+    "": "Forecasting, scored",
+    "forecasting_rewards": "Forecasts of dense reward curves, scored",
+    "forecasting_public": "Forecasts of public curves, scored",
+}
 EVERY_CURVE = 100  # curves up to which each has its line
 
 
@@ -164,10 +169,10 @@ def figure(curves: dict[str, list[Curve]], result: Backtest, *, fraction: float,
     )
 
 
-def markdown(result: Backtest, *, command: str, source: str) -> str:
+def markdown(result: Backtest, *, title: str, command: str, source: str) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
-        "# Forecasting, scored",
+        f"# {title}",
         "",
         "Printed by",
         "",
@@ -280,7 +285,7 @@ def main() -> None:
         name = args.page or ("forecasting_rewards" if args.rewards else "forecasting")
         page = args.docs / "results" / f"{name}.md"
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(markdown(result, command=" ".join(words), source=source))
+        page.write_text(markdown(result, title=TITLES.get(name, TITLES[""]), command=" ".join(words), source=source))
         print(f"table:  {page}")
     if picture:
         picture.parent.mkdir(parents=True, exist_ok=True)
