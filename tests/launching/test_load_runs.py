@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scaling import load_runs, records, run_cache, runs
@@ -92,6 +92,14 @@ FAST = settings(max_examples=80, deadline=None, suppress_health_check=[HealthChe
     lines=st.lists(line, max_size=14),
     segments=st.lists(st.one_of(st.none(), st.integers(0, 12)), min_size=1, max_size=3),
     tail=st.sampled_from(["", '{"step": 3, "cos', "[1]\n", "nonsense\n"]),
+)
+@example(
+    lines=[
+        {"step": 0, "cost": {}, "segment": 0, "metrics": {"loss": False}},
+        {"step": 0, "cost": {}, "segment": 1, "metrics": {"reward": 0}},
+    ],
+    segments=[None],
+    tail="",
 )
 def test_quick_equals_line_by_line_on_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Any, segments: Any, tail: str

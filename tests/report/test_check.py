@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scaling import records
@@ -66,6 +66,9 @@ def test_step_lines_agree(row):
 
 
 @given(eval_rows)
+@example({"step": 0, "benchmark": "a", "score": 0, "successes": None, "k": ""})
+@example({"step": 0, "benchmark": "a", "score": 0, "sampling": {"decoding": 1}})
+@example({"step": 0, "benchmark": "a", "score": 0, "metrics": ""})
 @settings(max_examples=800, deadline=None)
 def test_eval_lines_agree(row):
     ours = violation(row, EVAL_SCHEMA) is None
