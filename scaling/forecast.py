@@ -26,7 +26,7 @@ class Forecast:
         level: nominal coverage of the band, pointwise.
         axis: the compute axis.
         of: ``"benchmark"`` (these very items) or ``"population"`` (all items the benchmark is a sample of).
-        noise: ``"curve"`` (the law) or ``"observation"`` (one evaluation).
+        noise: ``"curve"`` (the law and the drift about it) or ``"observation"`` (one evaluation).
         note: how the item error was found, or empty.
 
     Example:

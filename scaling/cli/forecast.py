@@ -147,7 +147,7 @@ def lines(
         return [*out, f"  --until {end:.4g} is not beyond the compute so far ({last:.4g})"]
     grid = np.geomspace(last, end, 4)
     ahead = fitted.forecast(grid, level=level, of=of, noise=noise)
-    what = "the law" if noise == "curve" else "one evaluation"
+    what = "the curve" if noise == "curve" else "one evaluation"
     on = "these very items" if of == "benchmark" else "all items they are a sample of"
     out.append(f"  forecast of {what} on {on}: median and {percent(level)} band")
     for c, middle, low, high in zip(grid, ahead.median, ahead.low, ahead.high):

@@ -45,6 +45,10 @@ class DriftBasis:
     start: float
     length: float
 
+    def variance(self, ratio: Array) -> Array:
+        """Variance along each direction to that of the noise, for tau^2 / sigma^2 = ``ratio``, shape ``(m, len(ratio))``."""
+        return ratio * self.size[:, None] ** 2
+
     @classmethod
     def of(cls, x: Array, weight: Array) -> DriftBasis:
         """The basis for evaluations at ln C ``x`` with ``weight`` each; at zero compute there is no drift yet."""

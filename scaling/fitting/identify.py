@@ -87,11 +87,10 @@ def judge(draws: NDArray[Any], weights: dict[str, float], data: Prepared, bounds
     rival = 1.0 - sum(w for k, w in weights.items() if LAWS[k].saturating)
     if rival > MAX_RIVAL:
         reasons.append(f"laws without an asymptote keep a weight of {rival:.2f}")
-    if len(data.curves) == 1:
-        ahead = drift_at(draws, data, np.array([4.0 * last]), np.random.default_rng(0))[:, 0]
-        least, most = quantile(ahead, [0.05, 0.95])
-        if most - least > allowed:
-            reasons.append(f"the curve leaves every law, by [{least:+.3f}, {most:+.3f}] at 4 x C_max")
+    ahead = drift_at(draws, data, np.array([4.0 * last]), np.random.default_rng(0))[:, 0]
+    least, most = quantile(ahead, [0.05, 0.95])
+    if most - least > allowed:
+        reasons.append(f"the curve leaves every law, by [{least:+.3f}, {most:+.3f}] at 4 x C_max")
     if not reasons:  # the dearer tests only where the cheap ones pass
         reasons = [
             r

@@ -138,17 +138,17 @@ def moments(problem: Problem, u: Array, noises: Noises, *, paired: bool = False)
     sums, plain = parts[0] if len(parts) == 1 else (np.concatenate(z, axis=a) for z, a in zip(zip(*parts), (2, 0)))
     shares = [np.ones_like(noises.rho), noises.rho**2, -noises.rho]
     if along is not None:
-        spread = noises.drift * problem.series.drift.size[:, None] ** 2
+        spread = problem.series.drift.variance(noises.drift)
         shares += list(-spread / (1.0 + spread))
     weights = np.stack(shares)
     return ((sums * weights.T).sum(-1)[..., None] if paired else sums @ weights), plain
 
 
-def _log_det(series: Series, noises: Noises) -> Array:
+def _noise_log_det(series: Series, noises: Noises) -> Array:
     """Log determinant of each noise's covariance at unit innovations, but for the relative errors, (r,)."""
     out = -np.log1p(-(noises.rho**2))
     if noises.drift.any():
-        out += np.log1p(noises.drift * series.drift.size[:, None] ** 2).sum(0)
+        out += np.log1p(series.drift.variance(noises.drift)).sum(0)
     return out
 
 
@@ -214,12 +214,12 @@ def cells(problem: Problem, u: Array, noises: Noises, *, paired: bool = False) -
         log_amplitude = prior.volume * q * np.log(np.maximum(np.abs(amplitude), 1e-6))
         log_post += log_amplitude
     bent = [k for k, i in enumerate(free) if law.linear[i] not in prior.flat] + [p + k for k in range(q)]
-    log_volume = prior.volume * 0.5 * _log_det_of(plain if len(bent) == p + q else plain[:, bent][:, :, bent])
+    log_volume = prior.volume * 0.5 * _log_det(plain if len(bent) == p + q else plain[:, bent][:, :, bent])
     if prior.onset:
         log_volume[~beyond_window(problem, u)] = -np.inf
     log_post -= 0.5 * np.log(det)
     log_post -= 0.5 * nu * np.log(rss)
-    own = noises.log_mass - 0.5 * _log_det(data, noises)
+    own = noises.log_mass - 0.5 * _noise_log_det(data, noises)
     log_post += own[:, None] if paired else own
     log_post += log_volume[:, None]
     log_post[~np.isfinite(log_post)] = -np.inf
@@ -279,7 +279,7 @@ def _inverse(rows: Array) -> tuple[Array, Array]:
     return cov, det
 
 
-def _log_det_of(gram: Array) -> Array:
+def _log_det(gram: Array) -> Array:
     """Log determinants of matrices (g, k, k), by elimination with a floor on the pivots."""
     a = gram.transpose(1, 2, 0)
     floor = 1e-13 * np.maximum(np.einsum("iig->ig", a), 1e-280)

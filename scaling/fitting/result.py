@@ -107,11 +107,12 @@ class Fit:
             return self.given_verdict
         start, end = self.simulate([max(self.window[0], 1e-9 * self.window[1]), self.window[1]]).T
         return judge(
-            self.draws, self.weights, self._data, self.options.get("limits", {}), gain=float(np.median(end - start))
+            self.draws, self.weights, self.data, self.options.get("limits", {}), gain=float(np.median(end - start))
         )
 
     @cached_property
-    def _data(self) -> Prepared:
+    def data(self) -> Prepared:
+        """The curves as the solver takes them."""
         return self.prepared or prepare(self.curves, fit_after=self.fit_after)
 
     @cached_property
@@ -220,7 +221,7 @@ class Fit:
         draws = self.new_seed if noise == "observation" and self.new_seed is not None else self.draws
         values = at_compute(draws, c)
         if drifting(draws).any():
-            values = values + drift_at(draws, self._data, c, np.random.default_rng([self.seed, 2]))
+            values = values + drift_at(draws, self.data, c, np.random.default_rng([self.seed, 2]))
         if of == "population":
             values = values + item_error(self.curves, self.n_items).sd(values) * rng.standard_normal((draws.size, 1))
         if noise == "observation" and c.size:
@@ -271,7 +272,7 @@ class Fit:
             raise ScalingError(f"a profile needs at > 0 and rho between -1 and 1, got at={at}, rho={rho}")
         if np.isinf(at) and not self.law.saturating:
             raise ScalingError(f"{type(self.law).__name__} has no asymptote to profile; give at=...")
-        data = self._data
+        data = self.data
         series = (data.series if self.law.starts_at_zero else data.positive)[0]
         rho = float(np.median(self.draws["rho"])) if rho is None else rho
         return profile_interval(type(self.law), series, at=at, rho=rho, level=level, bounds=self.options.get("limits"))

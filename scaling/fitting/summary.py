@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling.fitting.data import MIN_EVALS, prepare
+from scaling.fitting.data import MIN_EVALS
 from scaling.fitting.draws import drifting, quantile
 from scaling.fitting.identify import PRECISION, more_compute
 from scaling.fitting.status import Status
@@ -133,7 +133,7 @@ def _settling(fit: Fit) -> str:
         return f": it must rise first, {fit.message}"
     if not fit.verdict.wide:
         return f": not a matter of its interval, which is narrow enough, but of this: {fit.message}"
-    factors = more_compute(fit.draws, prepare(fit.curves, fit_after=fit.fit_after))
+    factors = more_compute(fit.draws, fit.data)
     low, middle, high = quantile(factors, [0.05, 0.5, 0.95]) if factors.size else (np.inf,) * 3
     goal = f" to +-{PRECISION}"
     if not np.isfinite(middle):

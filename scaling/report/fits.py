@@ -134,7 +134,7 @@ def forecasts(a: Analysis) -> Section | None:
         f"With twice the compute, {still} of {plural(len(raw), 'group')} would more likely than not gain over "
         f"{GAIN:g} in pass@1."
     )
-    caption = f"Forecasts of the law on {a.benchmark} against {AXES[a.axis][0]}, for the same recipe trained on."
+    caption = f"Forecasts of the curve on {a.benchmark} against {AXES[a.axis][0]}, for the same recipe trained on."
     return Section(
         "forecasts", "Forecasts", lead, (Table(pd.DataFrame(rows), caption, "forecasts", pd.DataFrame(raw)),)
     )
@@ -201,7 +201,7 @@ def _caption(axis: str, fitted: bool, shared: bool, crowded: bool, legend: str) 
     if shared:
         return text + " GPU-hours of runs that shared a device are noise, so no law is fitted to them."
     if fitted:
-        return text + " Line and band: median and 90 % interval of the law, extrapolated to 4 x the last evaluation."
+        return text + " Line and band: median and 90 % interval of the curve, extrapolated to 4 x the last evaluation."
     return text
 
 
